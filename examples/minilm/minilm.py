@@ -35,7 +35,9 @@ class SentenceEncoder(nn.Module):
 
 
 def load_encoder() -> SentenceEncoder:
-    from transformers import BertModel
+    from transformers import BertModel, logging
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     bert = BertModel.from_pretrained(model_directory(), add_pooling_layer=False, dtype=torch.float32,
                                      attn_implementation="eager", local_files_only=True)
     return SentenceEncoder(bert).eval().requires_grad_(False)
