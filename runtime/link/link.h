@@ -1,5 +1,5 @@
-// The seam between neighbours: a way to send frames to the next stage and to receive them from the one before.
-// TCP stands behind it today (tcp_link.h); shared memory and NCCL fit behind it too.
+// The seam between neighbours: a way to send frames to the next stage and to receive them from the
+// one before. TCP stands behind it today (tcp_link.h); shared memory and NCCL fit behind it too.
 #ifndef ECHELON_RUNTIME_LINK_LINK_H_
 #define ECHELON_RUNTIME_LINK_LINK_H_
 
@@ -11,8 +11,9 @@
 
 namespace echelon::link {
 
-// One direction of traffic from one neighbour to the next, of one epoch. One thread sends or receives at a time;
-// Close may be called from any thread and makes both return at once with kUnavailable.
+// One direction of traffic from one neighbour to the next, of one epoch. One thread sends or
+// receives at a time; Close may be called from any thread and makes both return at once with
+// kUnavailable.
 class Link {
  public:
   virtual ~Link() = default;
@@ -20,13 +21,14 @@ class Link {
   // Returns when the frame's bytes are with the operating system; its tensors may be freed then.
   virtual absl::Status Send(const Frame& frame) = 0;
 
-  // Waits for a frame for as long as the epoch lives (liveness is the group's: it closes the link). Tensors' memory
-  // is the caller's own. kUnavailable: closed or the peer is gone; kInvalidArgument: the peer sent what is no frame.
+  // Waits for a frame for as long as the epoch lives (liveness is the group's: it closes the link).
+  // Tensors' memory is the caller's own. kUnavailable: closed or the peer is gone;
+  // kInvalidArgument: the peer sent what is no frame.
   virtual absl::StatusOr<Frame> Receive() = 0;
 
   virtual void Close() = 0;
 
-  virtual uint64_t bytes_sent() const = 0;      // headers included
+  virtual uint64_t bytes_sent() const = 0;  // headers included
   virtual uint64_t bytes_received() const = 0;
 };
 

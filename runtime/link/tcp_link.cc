@@ -1,0 +1,242 @@
+#include "runtime/link/tcp_link.h"
+
+#include <limits.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/link/tcp_stream.h"
+
+namespace echelon::link {
+namespace {
+
+// A frame of up to 64 KiB of tensors comes in one receive call; what is longer goes straight into
+// its tensor.
+constexpr size_t kReadAheadBytes = (64 << 10) + 4096;
+constexpr size_t kDirectBytes = 32 << 10;
+constexpr int64_t kLeastBytesPerSecond = 10'000'000;
+constexpr absl::Duration kLongestWait = absl::Seconds(1);
+
+bool TryAgain(int error) { return error == EAGAIN || error == EWOULDBLOCK || error == EINTR; }
+
+}  // namespace
+
+TcpStream::TcpStream(Fd fd, std::string peer, const FrameLimits& limits, const LinkOptions& options)
+    : fd_(std::move(fd)),
+      peer_(std::move(peer)),
+      limits_(limits),
+      options_(options),
+      read_ahead_(std::make_unique_for_overwrite<std::byte[]>(kReadAheadBytes)) {
+  SetNoDelay(fd_.get());
+  // The socket wakes a receiver now and then, so that it can look at its deadline without a second
+  // system call.
+  SetReceiveTimeout(fd_.get(),
+                    std::clamp(options.frame_deadline / 4, absl::Milliseconds(5), kLongestWait));
+}
+
+void TcpStream::Close() {
+  closed_.store(true);
+  shutdown(fd_.get(), SHUT_RDWR);
+}
+
+absl::Status TcpStream::Lost(absl::string_view what) const {
+  if (closed_.load())
+    return absl::UnavailableError(absl::StrCat("the link with ", peer_, " is closed"));
+  return absl::UnavailableError(absl::StrCat("lost the link with ", peer_, ": ", what));
+}
+
+absl::Status TcpStream::Send(const Frame& frame) {
+  if (!send_fault_.ok()) return send_fault_;
+  prologue_.clear();
+  AppendPrologue(frame, &prologue_);
+  pieces_.clear();
+  pieces_.push_back({prologue_.data(), prologue_.size()});
+  for (const Frame::TensorValue& value : frame.tensors) {
+    if (value.tensor.nbytes > 0) pieces_.push_back({value.tensor.data, value.tensor.nbytes});
+  }
+  absl::Status status = SendAll();
+  if (!status.ok()) send_fault_ = status;
+  return status;
+}
+
+absl::Status TcpStream::SendAll() {
+  for (size_t first = 0; first < pieces_.size();) {
+    msghdr message{};
+    message.msg_iov = &pieces_[first];
+    message.msg_iovlen = std::min<size_t>(pieces_.size() - first, IOV_MAX);
+    const ssize_t sent = sendmsg(fd_.get(), &message, MSG_NOSIGNAL);
+    if (sent < 0) {
+      if (errno == EINTR) continue;
+      return Lost(ErrnoText(errno));
+    }
+    bytes_sent_.fetch_add(static_cast<uint64_t>(sent), std::memory_order_relaxed);
+    size_t left = static_cast<size_t>(sent);
+    while (first < pieces_.size() && left >= pieces_[first].iov_len)
+      left -= pieces_[first++].iov_len;
+    if (left > 0) {
+      pieces_[first].iov_base = static_cast<std::byte*>(pieces_[first].iov_base) + left;
+      pieces_[first].iov_len -= left;
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Frame> TcpStream::Receive() {
+  if (!receive_fault_.ok()) return receive_fault_;
+  absl::StatusOr<Frame> frame = ReceiveFrame();
+  if (!frame.ok()) {
+    receive_fault_ = frame.status();  // where the next frame would begin is not known any more
+  }
+  return frame;
+}
+
+absl::StatusOr<Frame> TcpStream::ReceiveFrame() {
+  frame_deadline_ = absl::InfiniteFuture();
+  if (absl::Status status = Need(kHeaderBytes); !status.ok()) return status;
+  auto header = ParseHeader({read_ahead_.get() + begin_, kHeaderBytes}, limits_);
+  if (!header.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat(peer_, " sent a ", header.status().message()));
+  }
+  begin_ += kHeaderBytes;
+  frame_deadline_ = absl::Now() + options_.frame_deadline +
+                    absl::Seconds(header->tensor_bytes / kLeastBytesPerSecond);
+  absl::StatusOr<Frame> frame;
+  if (header->descriptor_bytes <= kReadAheadBytes) {
+    if (absl::Status status = Need(header->descriptor_bytes); !status.ok()) return status;
+    frame =
+        ParseDescriptors(*header, {read_ahead_.get() + begin_, header->descriptor_bytes}, limits_);
+    begin_ += header->descriptor_bytes;
+  } else {
+    const auto bytes = std::make_unique_for_overwrite<std::byte[]>(header->descriptor_bytes);
+    if (absl::Status status = ReadInto(bytes.get(), header->descriptor_bytes); !status.ok()) {
+      return status;
+    }
+    frame = ParseDescriptors(*header, {bytes.get(), header->descriptor_bytes}, limits_);
+  }
+  if (!frame.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat(peer_, " sent a ", frame.status().message()));
+  }
+  if (absl::Status status = ReceiveTensors(&*frame); !status.ok()) return status;
+  return frame;
+}
+
+absl::Status TcpStream::ReceiveTensors(Frame* frame) {
+  for (Frame::TensorValue& value : frame->tensors) {
+    Tensor& tensor = value.tensor;
+    tensor.owner = pool_->Take(tensor.nbytes);
+    if (tensor.owner == nullptr) {
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "no memory for the ", tensor.nbytes, " bytes of value ", value.value, " from ", peer_));
+    }
+    tensor.data = static_cast<std::byte*>(tensor.owner.get());
+    if (absl::Status status = ReadInto(tensor.data, tensor.nbytes); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TcpStream::Need(size_t bytes) {
+  if (begin_ == end_) begin_ = end_ = 0;
+  if (end_ - begin_ < bytes && begin_ + bytes > kReadAheadBytes) {
+    std::memmove(read_ahead_.get(), read_ahead_.get() + begin_, end_ - begin_);
+    end_ -= begin_;
+    begin_ = 0;
+  }
+  while (end_ - begin_ < bytes) {
+    if (end_ > begin_ && frame_deadline_ == absl::InfiniteFuture()) {  // a header has begun
+      frame_deadline_ = absl::Now() + options_.frame_deadline;
+    }
+    auto came = ReceiveSome(read_ahead_.get() + end_, kReadAheadBytes - end_, 0);
+    if (!came.ok()) return came.status();
+    end_ += *came;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TcpStream::ReadInto(std::byte* to, size_t bytes) {
+  while (bytes > 0) {
+    if (begin_ < end_) {
+      const size_t step = std::min(bytes, end_ - begin_);
+      std::memcpy(to, read_ahead_.get() + begin_, step);
+      begin_ += step;
+      to += step;
+      bytes -= step;
+    } else if (bytes >= kDirectBytes) {
+      auto came = ReceiveSome(to, bytes, MSG_WAITALL);
+      if (!came.ok()) return came.status();
+      to += *came;
+      bytes -= *came;
+    } else if (absl::Status status = Need(1); !status.ok()) {
+      return status;
+    }
+  }
+  return absl::OkStatus();
+}
+
+ssize_t TcpStream::SpinReceive(std::byte* to, size_t bytes) const {
+  const absl::Time until = absl::Now() + options_.spin;
+  ssize_t came;
+  do {
+    came = recv(fd_.get(), to, bytes, MSG_DONTWAIT);
+  } while (came < 0 && TryAgain(errno) && absl::Now() < until);
+  return came;
+}
+
+absl::StatusOr<size_t> TcpStream::ReceiveSome(std::byte* to, size_t bytes, int flags) {
+  ssize_t came = -1;
+  if (options_.spin > absl::ZeroDuration()) came = SpinReceive(to, bytes);
+  while (came < 0) {
+    came = recv(fd_.get(), to, bytes, flags);
+    if (came >= 0) break;
+    if (!TryAgain(errno)) return Lost(ErrnoText(errno));
+    if (absl::Now() > frame_deadline_) break;
+  }
+  const bool within_frame = frame_deadline_ != absl::InfiniteFuture();
+  if (came == 0) return Lost(within_frame ? "it ended in the middle of a frame" : "it ended");
+  // A sender that trickles must not get round the deadline either.
+  if (came < 0 || (within_frame && absl::Now() > frame_deadline_)) {
+    return Lost(absl::StrCat("a frame was not whole within ",
+                             absl::FormatDuration(options_.frame_deadline)));
+  }
+  bytes_received_.fetch_add(static_cast<uint64_t>(came), std::memory_order_relaxed);
+  return static_cast<size_t>(came);
+}
+
+absl::StatusOr<std::unique_ptr<Link>> Dial(const std::string& address, const Hello& hello,
+                                           FrameLimits limits, absl::Duration timeout,
+                                           const LinkOptions& options) {
+  constexpr absl::Duration kFirstPause = absl::Milliseconds(2),
+                           kLongestPause = absl::Milliseconds(50);
+  auto to = ParseHostPort(address);
+  if (!to.ok()) return to.status();
+  const absl::Time deadline = absl::Now() + timeout;
+  for (absl::Duration pause = kFirstPause;; pause = std::min(pause * 2, kLongestPause)) {
+    if (options.cancelled != nullptr && options.cancelled->load()) {
+      return absl::CancelledError(absl::StrCat("dialling ", address, " was cancelled"));
+    }
+    // Short attempts: a lost SYN costs a second, and cancellation is seen in between.
+    auto fd = ConnectTo(*to, std::min(deadline, absl::Now() + absl::Milliseconds(500)));
+    if (fd.ok()) {
+      auto link = std::make_unique<TcpStream>(
+          *std::move(fd), absl::StrCat("the next stage at ", address), limits, options);
+      const absl::Status status = link->Send(Frame{.kind = FrameKind::kHello,
+                                                   .epoch = hello.epoch,
+                                                   .step = static_cast<uint64_t>(hello.rank),
+                                                   .rows = hello.token});
+      if (status.ok()) return link;
+      fd = status;
+    }
+    if (absl::IsInvalidArgument(fd.status())) return fd.status();
+    if (absl::Now() + pause >= deadline) {
+      return absl::UnavailableError(absl::StrCat("cannot reach ", address, " within ",
+                                                 absl::FormatDuration(timeout), ": ",
+                                                 fd.status().message()));
+    }
+    std::this_thread::sleep_for(absl::ToChronoMilliseconds(pause));
+  }
+}
+
+}  // namespace echelon::link
