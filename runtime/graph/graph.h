@@ -45,6 +45,7 @@ struct Value {
   DType dtype = DType::kF32;         // tensors only
   std::vector<Dim> shape, strides;   // tensors only
   std::optional<int64_t> hint;       // integer scalars: the value at export, where the file tells
+  std::string expr;                  // integer scalars: the size expression they are, where the file tells
   int stored = -1;                   // index into Graph::stored; -1: computed or fed
 };
 
@@ -70,6 +71,7 @@ struct Argument {
   std::string name;         // of the operator's schema; "" where the file gives none (Python operators: in order)
   bool is_list = false;     // otherwise items holds exactly one
   std::vector<Item> items;
+  bool keyword = false;     // given by name in the program; the printer shows it so
 };
 
 struct Result {
