@@ -2,8 +2,10 @@
 
     python examples/minilm/demo.py [SENTENCE ...] [--stages 2] [--protocol http|grpc] [--eager]
 
-Exports the encoder once, starts `echelon run`, asks it with Triton's own client, and compares with eager PyTorch.
+Exports the encoder once, starts `echelon run`, asks it with Triton's own client, and compares
+with eager PyTorch.
 """
+
 import argparse
 import contextlib
 import json
@@ -28,8 +30,16 @@ SENTENCES = [
     "The new phone has a better camera.",
     "Smartphone photography keeps improving.",
 ]
-EXPORT = ["--input", "input_ids=4x16:i64<30522", "--input", "attention_mask=4x16:i64",
-          "--dynamic", "input_ids:1=length:2..512", "--dynamic", "attention_mask:1=length"]
+EXPORT = [
+    "--input",
+    "input_ids=4x16:i64<30522",
+    "--input",
+    "attention_mask=4x16:i64",
+    "--dynamic",
+    "input_ids:1=length:2..512",
+    "--dynamic",
+    "attention_mask:1=length",
+]
 
 
 def arguments():
@@ -38,10 +48,22 @@ def arguments():
     parser.add_argument("--stages", type=int, default=2)
     parser.add_argument("--protocol", choices=("http", "grpc"), default="http")
     parser.add_argument("--eager", action="store_true", help="only eager PyTorch, no Echelon")
-    parser.add_argument("--echelon", type=pathlib.Path, default=ROOT / "build" / "bin" / "echelon", metavar="PROGRAM")
-    parser.add_argument("--model", type=pathlib.Path, default=ROOT / "build" / "minilm.pt2", metavar="FILE.pt2",
-                        help="where the export is kept (default build/minilm.pt2)")
-    parser.add_argument("--timeout", type=float, default=120, metavar="SECONDS", help="to be ready in")
+    parser.add_argument(
+        "--echelon",
+        type=pathlib.Path,
+        default=ROOT / "build" / "bin" / "echelon",
+        metavar="PROGRAM",
+    )
+    parser.add_argument(
+        "--model",
+        type=pathlib.Path,
+        default=ROOT / "build" / "minilm.pt2",
+        metavar="FILE.pt2",
+        help="where the export is kept (default build/minilm.pt2)",
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=120, metavar="SECONDS", help="to be ready in"
+    )
     args = parser.parse_args()
     args.sentences = args.sentences or SENTENCES
     if not 2 <= len(args.sentences) <= 64:
@@ -57,7 +79,15 @@ def export_once(model: pathlib.Path):
     model.parent.mkdir(parents=True, exist_ok=True)
     print("demo: exporting MiniLM, once", flush=True)
     paths = os.pathsep.join(filter(None, [str(ROOT / "export"), os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "echelon_export", f"{source}:load_encoder", *EXPORT, "-o", str(model)]
+    command = [
+        sys.executable,
+        "-m",
+        "echelon_export",
+        f"{source}:load_encoder",
+        *EXPORT,
+        "-o",
+        str(model),
+    ]
     subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": paths})
 
 
@@ -65,10 +95,13 @@ def wait_ready(child: subprocess.Popen, file: pathlib.Path, timeout: float) -> d
     """The endpoints, once the child has written them."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        with contextlib.suppress(OSError, ValueError):             # not there yet, or not whole yet
+        with contextlib.suppress(OSError, ValueError):  # not there yet, or not whole yet
             return json.loads(file.read_text())
         try:
-            raise SystemExit(f"demo: echelon run ended with status {child.wait(timeout=0.05)}; its message is above")
+            raise SystemExit(
+                f"demo: echelon run ended with status {child.wait(timeout=0.05)}; its message "
+                "is above"
+            )
         except subprocess.TimeoutExpired:
             pass
     raise SystemExit(f"demo: echelon run was not ready within {timeout:.0f} s")
@@ -92,9 +125,25 @@ def pipeline(args):
         raise SystemExit(f"demo: {args.echelon} is not there; run `make build`, or use --eager")
     with tempfile.TemporaryDirectory() as folder:
         endpoints = pathlib.Path(folder) / "endpoints.json"
-        child = subprocess.Popen([args.echelon, "run", args.model, "--stages", str(args.stages), "--name", "minilm",
-                                  "--http-port", "0", "--grpc-port", "0", "--metrics-port", "0",
-                                  "--json-endpoints", endpoints])
+        child = subprocess.Popen(
+            [
+                args.echelon,
+                "run",
+                args.model,
+                "--stages",
+                str(args.stages),
+                "--name",
+                "minilm",
+                "--http-port",
+                "0",
+                "--grpc-port",
+                "0",
+                "--metrics-port",
+                "0",
+                "--json-endpoints",
+                endpoints,
+            ]
+        )
         try:
             yield wait_ready(child, endpoints, args.timeout)
         finally:
@@ -112,7 +161,9 @@ def ask(endpoints: dict, protocol: str, inputs: dict[str, np.ndarray]) -> np.nda
         tensors.append(triton.InferInput(name, list(value.shape), "INT64"))
         tensors[-1].set_data_from_numpy(value)
     with contextlib.closing(triton.InferenceServerClient(endpoints[protocol])) as client:
-        return client.infer("minilm", tensors, outputs=[triton.InferRequestedOutput("embedding")]).as_numpy("embedding")
+        return client.infer(
+            "minilm", tensors, outputs=[triton.InferRequestedOutput("embedding")]
+        ).as_numpy("embedding")
 
 
 def show(sentences: list[str], embeddings: np.ndarray):
@@ -126,14 +177,16 @@ def show(sentences: list[str], embeddings: np.ndarray):
         print(f"{row + 1:3}  {text:{width}}{cells}")
     np.fill_diagonal(similarity, -2)
     left, right = divmod(int(similarity.argmax()), len(sentences))
-    print(f"\nclosest: {sentences[left]!r} and {sentences[right]!r} ({similarity[left, right]:.2f})")
+    print(
+        f"\nclosest: {sentences[left]!r} and {sentences[right]!r} ({similarity[left, right]:.2f})"
+    )
 
 
 def main():
     args = arguments()
+    import minilm
     import torch
 
-    import minilm
     batch = minilm.tokenize(minilm.load_tokenizer(), args.sentences)
     with torch.no_grad():
         expected = minilm.load_encoder()(**batch)["embedding"].numpy()
@@ -143,12 +196,16 @@ def main():
     export_once(args.model)
     with pipeline(args) as endpoints:
         began = time.perf_counter()
-        answer = ask(endpoints, args.protocol, {name: value.numpy() for name, value in batch.items()})
+        answer = ask(
+            endpoints, args.protocol, {name: value.numpy() for name, value in batch.items()}
+        )
         took_ms = 1000 * (time.perf_counter() - began)
         show(args.sentences, answer)
     difference = float(np.abs(answer - expected).max())
-    print(f"{len(args.sentences)} sentences through {args.stages} stages in {took_ms:.0f} ms; "
-          f"largest difference from eager PyTorch: {difference:.1e}")
+    print(
+        f"{len(args.sentences)} sentences through {args.stages} stages in {took_ms:.0f} ms; "
+        f"largest difference from eager PyTorch: {difference:.1e}"
+    )
     if difference > TOLERANCE:
         print(f"demo: more than {TOLERANCE:g} away from eager PyTorch", file=sys.stderr)
         return 1

@@ -1,6 +1,8 @@
 """The .pt2 file: writing it whole or not at all, and saying what is in it."""
+
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 import os
@@ -16,7 +18,7 @@ from .errors import ExportError, first_line
 from .inputs import DTYPE_NAMES
 
 _SYMBOL = re.compile(r"\bs\d+\b")
-DROPPED = ("stack_trace", "from_node")         # most of a file's graph, and nobody serves from them
+DROPPED = ("stack_trace", "from_node")  # most of a file's graph, and nobody serves from them
 
 
 def check_path(path: pathlib.Path):
@@ -33,21 +35,28 @@ def leaf_names(value) -> list[str]:
     return names_of(pytree.tree_structure(value))
 
 
+def _keys(spec) -> list[str]:
+    if not isinstance(
+        spec.type, type
+    ):  # pytree marks every namedtuple by the function that made it
+        return list(spec.context._fields)
+    if issubclass(spec.type, (list, tuple)):
+        return [str(index) for index in range(spec.num_children)]
+    if spec.type is collections.defaultdict:
+        return spec.context[1]
+    if issubclass(spec.type, dict):
+        return spec.context
+    return spec.context[0]  # a registered dataclass: (present fields, None fields)
+
+
 def names_of(spec, prefix: str = "") -> list[str]:
-    """ "output" for one tensor, "output_<i>" in a tuple or list, the keys of a dict; nested names are joined by "." """
+    """One tensor is "output"; in a tuple or list "output_<i>"; a dict gives its keys; "." joins."""
     if spec.is_leaf():
         return [prefix or "output"]
-    if issubclass(spec.type, (list, tuple)) and not hasattr(spec.type, "_fields"):
-        keys = [f"{'' if prefix else 'output_'}{index}" for index in range(spec.num_children)]
-    else:
-        keys = spec.context
-        while len(keys) > 0 and isinstance(keys[-1], (list, tuple)):       # a dataclass: (present fields, None fields)
-            keys = keys[0]
-        if spec.type is not dict and issubclass(spec.type, dict) and len(keys) != spec.num_children:
-            keys = spec.context[1]
+    top = "output_" if not prefix and spec.type in (list, tuple) else ""
     names = []
-    for key, child in zip(keys, spec.children(), strict=True):
-        names += names_of(child, f"{prefix}.{key}" if prefix else str(key))
+    for key, child in zip(_keys(spec), spec.children(), strict=True):
+        names += names_of(child, f"{prefix}.{key}" if prefix else f"{top}{key}")
     return names
 
 
@@ -62,9 +71,13 @@ class Contents:
     outputs: list[str]
 
     def lines(self) -> list[str]:
-        return [f"{self.path}: {self.parameters:,} parameters, {size_text(self.weight_bytes)} of weights, "
-                f"{self.operators:,} operators, {size_text(self.file_bytes)} on disk",
-                *(f"  input    {text}" for text in self.inputs), *(f"  output   {text}" for text in self.outputs)]
+        return [
+            f"{self.path}: {self.parameters:,} parameters, {size_text(self.weight_bytes)} of "
+            "weights, "
+            f"{self.operators:,} operators, {size_text(self.file_bytes)} on disk",
+            *(f"  input    {text}" for text in self.inputs),
+            *(f"  output   {text}" for text in self.outputs),
+        ]
 
 
 def size_text(count: int) -> str:
@@ -78,25 +91,42 @@ def size_text(count: int) -> str:
 def _value_text(name: str, value) -> str:
     if not isinstance(value, torch.Tensor):
         return f"{name}  {value if not isinstance(value, torch.SymInt) else 'size'}"
-    return f"{name}  {DTYPE_NAMES.get(value.dtype, value.dtype)} [{', '.join(str(size) for size in value.shape)}]"
+    sizes = ", ".join(str(size) for size in value.shape)
+    return f"{name}  {DTYPE_NAMES.get(value.dtype, value.dtype)} [{sizes}]"
 
 
-def _contents(program: torch.export.ExportedProgram, path: pathlib.Path, symbols: dict[str, str]) -> Contents:
+def _contents(
+    program: torch.export.ExportedProgram, path: pathlib.Path, symbols: dict[str, str]
+) -> Contents:
     def text(name, value):
         described = _value_text(name, value)
         return _SYMBOL.sub(lambda match: symbols.get(match[0], match[0]), described)
 
     signature = program.graph_signature
     values = {node.name: node.meta.get("val") for node in program.graph.nodes}
-    inputs = [text(s.arg.name, values.get(s.arg.name)) for s in signature.input_specs
-              if s.kind.name == "USER_INPUT" and hasattr(s.arg, "name") and not hasattr(s.arg, "value")]
+    inputs = [
+        text(s.arg.name, values.get(s.arg.name))
+        for s in signature.input_specs
+        if s.kind.name == "USER_INPUT" and hasattr(s.arg, "name") and not hasattr(s.arg, "value")
+    ]
     outputs = [s.arg for s in signature.output_specs if s.kind.name == "USER_OUTPUT"]
     named = zip(names_of(program.call_spec.out_spec), outputs, strict=True)
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in program.state_dict.values()}
-    owned = {id(p): p.numel() for p in program.state_dict.values() if isinstance(p, torch.nn.Parameter)}
-    return Contents(path, path.stat().st_size, sum(owned.values()), sum(storages.values()),
-                    sum(node.op == "call_function" for node in program.graph.nodes), inputs,
-                    [text(name, getattr(arg, "value", values.get(arg.name))) for name, arg in named])
+    storages = {
+        t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()
+        for t in program.state_dict.values()
+    }
+    owned = {
+        id(p): p.numel() for p in program.state_dict.values() if isinstance(p, torch.nn.Parameter)
+    }
+    return Contents(
+        path,
+        path.stat().st_size,
+        sum(owned.values()),
+        sum(storages.values()),
+        sum(node.op == "call_function" for node in program.graph.nodes),
+        inputs,
+        [text(name, getattr(arg, "value", values.get(arg.name))) for name, arg in named],
+    )
 
 
 def _refuse_pickles(path: pathlib.Path):
@@ -105,11 +135,15 @@ def _refuse_pickles(path: pathlib.Path):
             if member.endswith("_config.json"):
                 for name, entry in json.loads(file.read(member))["config"].items():
                     if entry["use_pickle"]:
-                        raise ExportError(f"{name} can only be saved as a pickle, which a server must not read; "
-                                          "make it a plain dense tensor")
+                        raise ExportError(
+                            f"{name} can only be saved as a pickle, which a server must not read; "
+                            "make it a plain dense tensor"
+                        )
 
 
-def _symbols(program: torch.export.ExportedProgram, names: dict[str, dict[int, str]]) -> dict[str, str]:
+def _symbols(
+    program: torch.export.ExportedProgram, names: dict[str, dict[int, str]]
+) -> dict[str, str]:
     """Internal symbol -> the name the user gave it, found through the input that carries it."""
     placeholders = {name.replace(".", "_"): dims for name, dims in names.items()}
     found = {}
@@ -122,9 +156,13 @@ def _symbols(program: torch.export.ExportedProgram, names: dict[str, dict[int, s
     return found
 
 
-def save(program: torch.export.ExportedProgram, path: pathlib.Path, names: dict[str, dict[int, str]]) -> Contents:
-    """Writes through a folder beside the target: a reader never sees half a file. `names` says what the user calls a
-    dimension: {input: {dim: symbol}}."""
+def save(
+    program: torch.export.ExportedProgram, path: pathlib.Path, names: dict[str, dict[int, str]]
+) -> Contents:
+    """Writes through a folder beside the target, so that a reader never sees half a file.
+
+    `names` says what the user calls a dimension: {input: {dim: symbol}}.
+    """
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
             for key in DROPPED:

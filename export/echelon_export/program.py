@@ -1,4 +1,5 @@
 """Traces a module, checks the result against eager PyTorch at several sizes, and writes it."""
+
 from __future__ import annotations
 
 import contextlib
@@ -25,43 +26,63 @@ DEFAULT_TOLERANCE = 1e-5
 class Options:
     inputs: list[InputSpec]
     dynamic: list[DynamicDim] = dataclasses.field(default_factory=list)
-    constants: dict[str, object] = dataclasses.field(default_factory=dict)   # arguments that are not tensors
-    fixed: set[str] = dataclasses.field(default_factory=set)                 # inputs without a batch dimension
-    static: bool = False                                                     # no batch dimension at all
+    constants: dict[str, object] = dataclasses.field(
+        default_factory=dict
+    )  # arguments that are not tensors
+    fixed: set[str] = dataclasses.field(default_factory=set)  # inputs without a batch dimension
+    static: bool = False  # no batch dimension at all
     min_batch: int = 1
-    max_batch: int | None = None                                             # default: 64, or the example's if larger
+    max_batch: int | None = None  # default: 64, or the example's if larger
 
     def layout(self) -> Layout:
         names = [spec.name for spec in self.inputs]
         if not names:
-            raise ExportError("no --input is given; say what forward takes, like --input x=4x128:f32")
+            raise ExportError(
+                "no --input is given; say what forward takes, like --input x=4x128:f32"
+            )
         if len(set(names)) < len(names):
-            raise ExportError(f"--input {next(n for n in names if names.count(n) > 1)} is given twice")
+            raise ExportError(
+                f"--input {next(n for n in names if names.count(n) > 1)} is given twice"
+            )
         sizes = [s.shape[0] for s in self.inputs if s.shape and s.name not in self.fixed]
         high = self.max_batch or max([64, *sizes])
         if self.static or high == 1:
             return Layout(self.inputs, self.dynamic)
         if not 0 < self.min_batch < high:
-            raise ExportError(f"--min-batch {self.min_batch} is not from 1 to --max-batch {high} - 1")
+            raise ExportError(
+                f"--min-batch {self.min_batch} is not from 1 to --max-batch {high} - 1"
+            )
         explicit = {(d.input, d.dim) for d in self.dynamic}
-        batch = [d for d in batch_dims(self.inputs, self.fixed, self.min_batch, high) if (d.input, 0) not in explicit]
+        batch = [
+            d
+            for d in batch_dims(self.inputs, self.fixed, self.min_batch, high)
+            if (d.input, 0) not in explicit
+        ]
         return Layout(self.inputs, batch + self.dynamic)
 
 
 @dataclasses.dataclass
 class Report:
     """What was written and how it was checked."""
+
     archive: archive.Contents
     layout: Layout
-    checked: list[dict[str, int]]      # sizes of the symbols in each check
-    difference: float                  # largest |exported - eager| seen
+    checked: list[dict[str, int]]  # sizes of the symbols in each check
+    difference: float  # largest |exported - eager| seen
 
     def lines(self) -> list[str]:
         lines = self.archive.lines()
         ranges = ", ".join(f"{s.name} {s.min}..{s.max}" for s in self.layout.symbols.values())
         lines.append(f"  dynamic  {ranges or 'nothing: every size is fixed'}")
-        sizes = "; ".join(", ".join(f"{k} {v}" for k, v in c.items()) for c in self.checked if c) or "the example's sizes"
-        equal = "equal to the last bit" if self.difference == 0 else f"largest difference {self.difference:.2g}"
+        sizes = (
+            "; ".join(", ".join(f"{k} {v}" for k, v in c.items()) for c in self.checked if c)
+            or "the example's sizes"
+        )
+        equal = (
+            "equal to the last bit"
+            if self.difference == 0
+            else f"largest difference {self.difference:.2g}"
+        )
         lines.append(f"  checked  against eager at {sizes}: {equal}")
         return lines
 
@@ -70,8 +91,12 @@ class Buffers:
     """The buffers of a module, put back after every run: a check must not change what is saved."""
 
     def __init__(self, module: nn.Module):
-        self.kept = [(owner, name, value, value.clone()) for owner in module.modules()
-                     for name, value in owner._buffers.items() if value is not None]
+        self.kept = [
+            (owner, name, value, value.clone())
+            for owner in module.modules()
+            for name, value in owner._buffers.items()
+            if value is not None
+        ]
 
     def restore(self):
         for owner, name, value, copy in self.kept:
@@ -81,7 +106,9 @@ class Buffers:
 
 @contextlib.contextmanager
 def tracing():
-    """no_grad keeps set-grad subgraphs out; the mha fast path is a fused operator that eager takes and export does not."""
+    """no_grad keeps set-grad subgraphs out; the mha fast path is a fused operator that eager takes
+    and export does not.
+    """
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -101,17 +128,27 @@ def quiet():
 
 def prepare(module: nn.Module) -> nn.Module:
     if isinstance(module, torch.jit.ScriptModule):
-        raise ExportError(f"{type(module).__name__} is a TorchScript module; give the nn.Module that it was made from")
+        raise ExportError(
+            f"{type(module).__name__} is a TorchScript module; give the nn.Module that it was "
+            "made from"
+        )
     for name, value in itertools.chain(module.named_parameters(), module.named_buffers()):
         if value.is_meta or isinstance(value, torch._subclasses.FakeTensor):
-            raise ExportError(f"{name} is on the meta device and has no values; load the weights first")
+            raise ExportError(
+                f"{name} is on the meta device and has no values; load the weights first"
+            )
         if value.layout != torch.strided or type(value.data) is not torch.Tensor:
-            raise ExportError(f"{name} is not a plain dense tensor ({type(value.data).__name__}, {value.layout}); "
-                              "make it dense before the export")
+            raise ExportError(
+                f"{name} is not a plain dense tensor ({type(value.data).__name__}, "
+                f"{value.layout}); "
+                "make it dense before the export"
+            )
     return module.cpu().eval().requires_grad_(False)
 
 
-def arguments(module: nn.Module, layout: Layout, constants: dict, values: dict[str, int], seed: int):
+def arguments(
+    module: nn.Module, layout: Layout, constants: dict, values: dict[str, int], seed: int
+):
     return bind(module, nest(layout.make(values, seed) | constants))
 
 
@@ -140,18 +177,28 @@ def compare(got, want, sizes: str) -> float:
         where = f"{name}{sizes}"
         if not isinstance(b, torch.Tensor):
             if a != b:
-                raise ExportError(f"the export is not the model: {where} is {a!r}, eager gives {b!r}; --static may help")
+                raise ExportError(
+                    f"the export is not the model: {where} is {a!r}, eager gives {b!r}; "
+                    "--static may help"
+                )
             continue
         if a.dtype != b.dtype or a.shape != b.shape:
-            raise ExportError(f"the export is not the model: {where} is {a.dtype} {list(a.shape)}, eager gives "
-                              f"{b.dtype} {list(b.shape)}; --static may help")
+            raise ExportError(
+                f"the export is not the model: {where} is {a.dtype} {list(a.shape)}, eager gives "
+                f"{b.dtype} {list(b.shape)}; --static may help"
+            )
         if torch.equal(a, b) or a.numel() == 0:
             continue
         tolerance = TOLERANCE.get(a.dtype, DEFAULT_TOLERANCE) if a.is_floating_point() else 0
         difference = (a.double() - b.double()).abs().nan_to_num(nan=0.0, posinf=0.0).max().item()
-        if not torch.allclose(a.double(), b.double(), rtol=tolerance, atol=tolerance, equal_nan=True):
-            raise ExportError(f"the export is not the model: {where} differs from eager by {difference:.2g}; "
-                              "a result that depends on Python values, on randomness or on the batch size does this")
+        if not torch.allclose(
+            a.double(), b.double(), rtol=tolerance, atol=tolerance, equal_nan=True
+        ):
+            raise ExportError(
+                f"the export is not the model: {where} differs from eager by {difference:.2g}; "
+                "a result that depends on Python values, on randomness or on the batch size "
+                "does this"
+            )
         worst = max(worst, difference)
     return worst
 
@@ -164,8 +211,12 @@ def trials(layout: Layout) -> list[dict[str, int]]:
     return [row for index, row in enumerate(merged) if row not in merged[:index]]
 
 
-def check(module: nn.Module, program: torch.export.ExportedProgram, layout: Layout, constants: dict) -> Report:
-    """The gate: an export can be silently wrong, so it is run at other sizes than it was traced with."""
+def check(
+    module: nn.Module, program: torch.export.ExportedProgram, layout: Layout, constants: dict
+) -> Report:
+    """The gate: an export can be silently wrong, so it is run at other sizes than it was traced
+    with.
+    """
     exported, buffers, worst, sizes = program.module(), Buffers(module), 0.0, trials(layout)
     for index, values in enumerate(sizes):
         args, kwargs = arguments(module, layout, constants, values, seed=index + 1)
@@ -173,8 +224,10 @@ def check(module: nn.Module, program: torch.export.ExportedProgram, layout: Layo
         try:
             want = eager(module, args, kwargs)
         except Exception as error:
-            raise ExportError(f"the model itself fails{said}: {first_line(error)}; "
-                              "narrow the range (--min-batch, --max-batch, --dynamic) or use --static") from error
+            raise ExportError(
+                f"the model itself fails{said}: {first_line(error)}; "
+                "narrow the range (--min-batch, --max-batch, --dynamic) or use --static"
+            ) from error
         finally:
             buffers.restore()
         try:
@@ -205,8 +258,13 @@ def export_module(module: nn.Module, options: Options, path: str | pathlib.Path)
             buffers.restore()
         try:
             with quiet():
-                program = torch.export.export(module, args, kwargs, strict=False,
-                                              dynamic_shapes=shapes_for(module, layout, options.constants))
+                program = torch.export.export(
+                    module,
+                    args,
+                    kwargs,
+                    strict=False,
+                    dynamic_shapes=shapes_for(module, layout, options.constants),
+                )
         except Exception as error:
             raise refusal.trace_failed(error, BATCH if BATCH in layout.symbols else None) from error
         report = check(module, program, layout, options.constants)

@@ -3,13 +3,15 @@
 A case becomes a folder that C++ tests read without Python:
 
     <case>/model.pt2            torch.export.save of the exported model, nothing of ours
-    <case>/run<k>.safetensors   input.<name> and output.<name> of one eager run; runs of a stateful case are in order
+    <case>/run<k>.safetensors   input.<name> and output.<name> of an eager run, in order if stateful
     <case>/case.json            {"exact", "stateful", "chunkable", "runs", "tolerance", "stamp"}
 
-Input names are the placeholders of the graph signature's user inputs. Output names follow the out_spec: "output" for
-one tensor, "output_<i>" for a tuple or list, the keys of a dict, nested names joined by ".". Values that are not
-tensors but sizes are saved as int64 scalars; None and constants are left out.
+Input names are the placeholders of the graph signature's user inputs. Output names follow the
+out_spec: "output" for one tensor, "output_<i>" for a tuple or list, the keys of a dict, nested
+names joined by ".". Values that are not tensors but sizes are saved as int64 scalars; None and
+constants are left out.
 """
+
 import copy
 import dataclasses
 import json
@@ -29,14 +31,17 @@ BATCHES = (4, 1, 2, 64)
 @dataclasses.dataclass
 class Model:
     """What a case's function returns. The first of `runs` is the example that export traces."""
+
     module: nn.Module
     runs: list[tuple[tuple, dict]]
     dynamic_shapes: object = None
-    chunkable: bool = False       # rows of dim 0 of every input and output are independent of one another
-    stateful: bool = False        # a run depends on the runs before it
-    functional: bool = False      # saved as run_decompositions() leaves it: writes become outputs
-    grad_mode: bool = False       # traced with gradients on, as a user who sets nothing does
-    training: bool = False        # left in training mode
+    chunkable: bool = (
+        False  # rows of dim 0 of every input and output are independent of one another
+    )
+    stateful: bool = False  # a run depends on the runs before it
+    functional: bool = False  # saved as run_decompositions() leaves it: writes become outputs
+    grad_mode: bool = False  # traced with gradients on, as a user who sets nothing does
+    training: bool = False  # left in training mode
     tolerance: float = 1e-5
 
 
@@ -44,7 +49,7 @@ class Model:
 class Case:
     name: str
     build: Callable[[], Model]
-    large: bool = False           # made only when asked for
+    large: bool = False  # made only when asked for
 
 
 CASES: dict[str, Case] = {}
@@ -52,9 +57,11 @@ CASES: dict[str, Case] = {}
 
 def case(function=None, *, name=None, large=False):
     """Registers a function that builds a Model; its name is the case's name."""
+
     def register(f):
         CASES[name or f.__name__] = Case(name or f.__name__, f, large)
         return f
+
     return register(function) if function else register
 
 
@@ -67,24 +74,28 @@ def batched(*shapes, batches=BATCHES, make=torch.randn):
     return [positional(*(make(batch, *shape) for shape in shapes)) for batch in batches]
 
 
-def output_names(spec, prefix="", top=True):
+def keys_of(spec):
+    """The names of a container's children; None where they only have places."""
+    if not isinstance(
+        spec.type, type
+    ):  # pytree marks every namedtuple by the function that made it
+        return spec.context._fields
+    if issubclass(spec.type, dict):
+        return spec.context
+    if issubclass(spec.type, (list, tuple)):
+        return None
+    return spec.context[0]  # a registered dataclass: (present fields, None fields)
+
+
+def output_names(spec, prefix=""):
     """The name of every leaf of an out_spec, in flattening order."""
     if spec.is_leaf():
         return [prefix or "output"]
-    def join(key):
-        return f"{prefix}.{key}" if prefix else str(key)
-    keyed = isinstance(spec.context, (list, tuple)) and len(spec.context) > 0
-    if issubclass(spec.type, dict):
-        keys = spec.context[1] if isinstance(spec.context, tuple) else spec.context
-    elif keyed and not issubclass(spec.type, (list, tuple)):        # a registered dataclass: field names come first
-        keys = spec.context[0] if isinstance(spec.context[0], (list, tuple)) else spec.context
-    else:
-        keys = range(spec.num_children)
-    names = []
-    for key, child in zip(keys, spec.children()):
-        name = f"output_{key}" if top and not prefix and isinstance(key, int) else join(key)
-        names += output_names(child, name, top=False)
-    return names
+    keys, place = keys_of(spec), "" if prefix else "output_"
+    keys = keys if keys is not None else [f"{place}{i}" for i in range(spec.num_children)]
+    join = f"{prefix}." if prefix else ""
+    leaves = zip(keys, spec.children(), strict=True)
+    return [name for key, child in leaves for name in output_names(child, f"{join}{key}")]
 
 
 def as_tensor(value):
@@ -109,13 +120,17 @@ def run(module, args, kwargs):
 
 
 def same(got, want, tolerance):
-    """None, or the largest difference of two lists of leaves when they are not equal to the last bit."""
+    """None, or the largest difference of two lists of leaves when they are not equal to the last
+    bit.
+    """
     worst = 0.0
     for a, b in zip(got, want, strict=True):
         if not isinstance(a, torch.Tensor):
             assert a == b, f"{a} is not {b}"
             continue
-        assert a.dtype == b.dtype and a.shape == b.shape, f"{a.dtype} {a.shape} is not {b.dtype} {b.shape}"
+        assert a.dtype == b.dtype and a.shape == b.shape, (
+            f"{a.dtype} {a.shape} is not {b.dtype} {b.shape}"
+        )
         if not torch.equal(a, b):
             torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance, equal_nan=True)
             worst = max(worst, (a.double() - b.double()).nan_to_num().abs().max().item())
@@ -131,7 +146,10 @@ def check_chunkable(model):
     for args, kwargs in model.runs:
         batch = pytree.tree_leaves((args, kwargs))[0].shape[0]
         if batch > 1:
-            whole, half = run(model.module, args, kwargs), run(model.module, *rows((args, kwargs), 0, batch // 2))
+            whole, half = (
+                run(model.module, args, kwargs),
+                run(model.module, *rows((args, kwargs), 0, batch // 2)),
+            )
             same(half, rows(whole, 0, batch // 2), model.tolerance)
 
 
@@ -143,11 +161,14 @@ def write(item: Case, out: pathlib.Path, stamp: str):
     folder = out / item.name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "case.json").unlink(missing_ok=True)
-    eager = copy.deepcopy(model.module) if model.stateful else model.module     # a copy would lose shared storage
+    eager = (
+        copy.deepcopy(model.module) if model.stateful else model.module
+    )  # a copy would lose shared storage
     with torch.set_grad_enabled(model.grad_mode):
         example = pytree.tree_map_only(torch.Tensor, torch.clone, model.runs[0])
-        program = torch.export.export(model.module, *example, strict=False,
-                                      dynamic_shapes=model.dynamic_shapes)
+        program = torch.export.export(
+            model.module, *example, strict=False, dynamic_shapes=model.dynamic_shapes
+        )
         if model.functional:
             program = program.run_decompositions({})
     torch.export.save(program, folder / "model.pt2")
@@ -155,7 +176,11 @@ def write(item: Case, out: pathlib.Path, stamp: str):
         check_chunkable(model)
     exported, exact = program.module(), True
     names = [str(name) for name in program.graph_signature.user_inputs]
-    placeholders = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind.name == "USER_INPUT"]
+    placeholders = [
+        spec.arg.name
+        for spec in program.graph_signature.input_specs
+        if spec.kind.name == "USER_INPUT"
+    ]
     assert len(names) == len(placeholders)
     for index, (args, kwargs) in enumerate(model.runs):
         flat = pytree.tree_leaves((args, kwargs), is_leaf=lambda leaf: leaf is None)
@@ -165,6 +190,12 @@ def write(item: Case, out: pathlib.Path, stamp: str):
             exact = False
         outputs = named("output", output_names(program.call_spec.out_spec), want)
         save_file(inputs | outputs, folder / f"run{index}.safetensors")
-    about = {"exact": exact, "stateful": model.stateful, "chunkable": model.chunkable, "runs": len(model.runs),
-             "tolerance": model.tolerance, "stamp": stamp}
+    about = {
+        "exact": exact,
+        "stateful": model.stateful,
+        "chunkable": model.chunkable,
+        "runs": len(model.runs),
+        "tolerance": model.tolerance,
+        "stamp": stamp,
+    }
     (folder / "case.json").write_text(json.dumps(about, indent=2) + "\n")

@@ -4,6 +4,7 @@
 
 Cases that are up to date (same scripts, same torch) are left alone. case.py says what is written.
 """
+
 import argparse
 import hashlib
 import importlib.metadata
@@ -50,14 +51,16 @@ def main():
     done = args.out / "stamp"
     wanted = f"{stamp} {'big' if args.big else ''}".strip()
     if not args.force and not args.only and done.exists() and done.read_text().startswith(wanted):
-        return 0                                       # before torch is imported: seconds count in `make test`
-
-    import torch
+        return 0  # before torch is imported: seconds count in `make test`
 
     import cases
+    import torch
+
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    torch.backends.mha.set_fastpath_enabled(False)     # its fused operators are not what export records
+    torch.backends.mha.set_fastpath_enabled(
+        False
+    )  # its fused operators are not what export records
     chosen = cases.select(args.only, args.big)
     failed = []
     for item in chosen:
@@ -67,9 +70,13 @@ def main():
         try:
             cases.write(item, args.out, stamp)
             print(f"{item.name:24} {time.monotonic() - began:5.1f} s", flush=True)
-        except Exception as error:                     # the other cases are still worth having
+        except Exception as error:  # the other cases are still worth having
             failed.append(item.name)
-            print(f"{item.name:24} failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            print(
+                f"{item.name:24} failed: {type(error).__name__}: {error}",
+                file=sys.stderr,
+                flush=True,
+            )
             if args.only:
                 raise
     if not failed and not args.only:

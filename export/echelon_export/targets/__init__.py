@@ -1,4 +1,7 @@
-"""What can be exported. Each kind of target is a file of its own; the first that knows a target loads it."""
+"""What can be exported. Each kind of target is a file of its own; the first that knows a target
+loads it.
+"""
+
 from __future__ import annotations
 
 from torch import nn
@@ -13,4 +16,6 @@ def load(target: str) -> nn.Module:
     for kind in KINDS:
         if kind.matches(target):
             return kind.load(target)
-    raise ExportError(f"{target!r} is not something to export; " + " or ".join(kind.HELP for kind in KINDS))
+    raise ExportError(
+        f"{target!r} is not something to export; " + " or ".join(kind.HELP for kind in KINDS)
+    )

@@ -1,15 +1,20 @@
 """Plain layers: the article's Net, skips, tied weights, dtypes."""
+
 import net as article
 import torch
+from case import BATCH, Model, batched, case, positional
 from torch import nn
 from torch.nn import functional as F
-
-from case import BATCH, Model, batched, case, positional
 
 
 @case
 def net():
-    return Model(article.Net(), batched((128,), batches=(4, 1, 2, 3, 7, 64)), {"x": {0: BATCH}}, chunkable=True)
+    return Model(
+        article.Net(),
+        batched((128,), batches=(4, 1, 2, 3, 7, 64)),
+        {"x": {0: BATCH}},
+        chunkable=True,
+    )
 
 
 @case
@@ -60,7 +65,10 @@ class Tied(nn.Module):
 @case
 def tied():
     length = torch.export.Dim("length", min=1, max=128)
-    runs = [positional(torch.randint(0, 50, shape)) for shape in ((4, 9), (1, 1), (2, 128), (64, 3), (1, 17))]
+    runs = [
+        positional(torch.randint(0, 50, shape))
+        for shape in ((4, 9), (1, 1), (2, 128), (64, 3), (1, 17))
+    ]
     return Model(Tied(), runs, {"ids": {0: BATCH, 1: length}}, chunkable=True)
 
 
@@ -78,7 +86,9 @@ class Narrow(nn.Module):
 
 @case
 def net_bf16():
-    return Model(Narrow(torch.bfloat16), batched((32,)), {"x": {0: BATCH}}, chunkable=True, tolerance=2e-2)
+    return Model(
+        Narrow(torch.bfloat16), batched((32,)), {"x": {0: BATCH}}, chunkable=True, tolerance=2e-2
+    )
 
 
 @case
@@ -89,11 +99,15 @@ def net_f16():
 
 @case
 def net_f64():
-    return Model(Narrow(torch.float64), batched((32,)), {"x": {0: BATCH}}, chunkable=True, tolerance=1e-5)
+    return Model(
+        Narrow(torch.float64), batched((32,)), {"x": {0: BATCH}}, chunkable=True, tolerance=1e-5
+    )
 
 
 @case
 def bench_mlp():
     layers = [layer for _ in range(8) for layer in (nn.Linear(1024, 1024), nn.ReLU())]
     batch = torch.export.Dim("batch", min=1, max=4096)
-    return Model(nn.Sequential(*layers), batched((1024,), batches=(4, 1, 256)), ({0: batch},), chunkable=True)
+    return Model(
+        nn.Sequential(*layers), batched((1024,), batches=(4, 1, 256)), ({0: batch},), chunkable=True
+    )

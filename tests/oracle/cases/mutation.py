@@ -1,9 +1,11 @@
-"""Writes: mutable buffers, in-place operators on either side of any cut, writes through views and to inputs."""
+"""Writes: mutable buffers, in-place operators on either side of any cut, writes through views and
+to inputs.
+"""
+
 import torch
+from case import BATCH, Model, batched, case, positional
 from torch import nn
 from torch.nn import functional as F
-
-from case import BATCH, Model, batched, case, positional
 
 
 class Running(nn.Module):
@@ -61,15 +63,26 @@ def assigned_buffer():
 def batchnorm_training():
     """Batch norm left in training mode: its operator itself writes running statistics."""
     model = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4))
-    return Model(model, batched((8,), batches=(4, 2, 64)), ({0: torch.export.Dim("batch", min=2, max=64)},),
-                 stateful=True, training=True)
+    return Model(
+        model,
+        batched((8,), batches=(4, 2, 64)),
+        ({0: torch.export.Dim("batch", min=2, max=64)},),
+        stateful=True,
+        training=True,
+    )
 
 
 @case
 def batchnorm_training_functional():
     model = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4))
-    return Model(model, batched((8,), batches=(4, 2, 64)), ({0: torch.export.Dim("batch", min=2, max=64)},),
-                 stateful=True, training=True, functional=True)
+    return Model(
+        model,
+        batched((8,), batches=(4, 2, 64)),
+        ({0: torch.export.Dim("batch", min=2, max=64)},),
+        stateful=True,
+        training=True,
+        functional=True,
+    )
 
 
 class Cache(nn.Module):
@@ -125,7 +138,9 @@ def inplace():
 
 
 class ViewWrites(nn.Module):
-    """Writes through views change what older names see, also when a cut lies between view and write."""
+    """Writes through views change what older names see, also when a cut lies between view and
+    write.
+    """
 
     def __init__(self, width=16):
         super().__init__()
@@ -171,17 +186,26 @@ class InputWrite(nn.Module):
 
 @case
 def input_write():
-    return Model(InputWrite(), batched((8,), (8,)), {"x": {0: BATCH}, "y": {0: BATCH}}, chunkable=True)
+    return Model(
+        InputWrite(), batched((8,), (8,)), {"x": {0: BATCH}, "y": {0: BATCH}}, chunkable=True
+    )
 
 
 @case
 def input_write_functional():
-    return Model(InputWrite(), batched((8,), (8,)), {"x": {0: BATCH}, "y": {0: BATCH}}, chunkable=True,
-                 functional=True)
+    return Model(
+        InputWrite(),
+        batched((8,), (8,)),
+        {"x": {0: BATCH}, "y": {0: BATCH}},
+        chunkable=True,
+        functional=True,
+    )
 
 
 class DropoutRelu(nn.Module):
-    """In eval mode dropout returns its own input, so the write after it also changes what came before."""
+    """In eval mode dropout returns its own input, so the write after it also changes what came
+    before.
+    """
 
     def __init__(self):
         super().__init__()

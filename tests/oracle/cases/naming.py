@@ -1,11 +1,14 @@
 """What goes in and out: dictionaries, keywords, tuples, constants, sizes, passed-through values."""
+
+import collections
 import dataclasses
+from typing import NamedTuple
 
 import torch
-from torch import nn
-from transformers.modeling_outputs import BaseModelOutputWithPooling
-
 from case import BATCH, Model, case, positional
+from torch import nn
+from torch.utils import _pytree as pytree
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 BATCHES = (4, 1, 2, 64)
 
@@ -18,7 +21,11 @@ class Dictionaries(nn.Module):
     def forward(self, batch, *, scale, bias=None):
         x = self.embed(batch["ids"]).mean(1) + batch["dense"]
         y = self.linear(x) * scale
-        return {"logits": y if bias is None else y + bias, "hidden": (x, [y.relu(), y.sum(1)]), "top": {"best": y.argmax(1)}}
+        return {
+            "logits": y if bias is None else y + bias,
+            "hidden": (x, [y.relu(), y.sum(1)]),
+            "top": {"best": y.argmax(1)},
+        }
 
 
 @case
@@ -28,8 +35,12 @@ def dictionaries():
         return (fields,), {"scale": torch.rand(batch, 1), "bias": torch.randn(batch, 8)}
 
     rows = {0: BATCH}
-    return Model(Dictionaries(), [make(b) for b in BATCHES],
-                 {"batch": {"ids": rows, "dense": rows}, "scale": rows, "bias": rows}, chunkable=True)
+    return Model(
+        Dictionaries(),
+        [make(b) for b in BATCHES],
+        {"batch": {"ids": rows, "dense": rows}, "scale": rows, "bias": rows},
+        chunkable=True,
+    )
 
 
 class ModelOutput(nn.Module):
@@ -39,13 +50,21 @@ class ModelOutput(nn.Module):
 
     def forward(self, x):
         hidden = self.first(x)
-        return BaseModelOutputWithPooling(last_hidden_state=hidden, pooler_output=self.second(hidden.tanh()),
-                                          hidden_states=(x, hidden))
+        return BaseModelOutputWithPooling(
+            last_hidden_state=hidden,
+            pooler_output=self.second(hidden.tanh()),
+            hidden_states=(x, hidden),
+        )
 
 
 @case
 def model_output():
-    return Model(ModelOutput(), [positional(torch.randn(b, 8)) for b in BATCHES], {"x": {0: BATCH}}, chunkable=True)
+    return Model(
+        ModelOutput(),
+        [positional(torch.randn(b, 8)) for b in BATCHES],
+        {"x": {0: BATCH}},
+        chunkable=True,
+    )
 
 
 @dataclasses.dataclass
@@ -69,7 +88,12 @@ class DataClass(nn.Module):
 
 @case
 def dataclass_output():
-    return Model(DataClass(), [positional(torch.randn(b, 8)) for b in BATCHES], {"x": {0: BATCH}}, chunkable=True)
+    return Model(
+        DataClass(),
+        [positional(torch.randn(b, 8)) for b in BATCHES],
+        {"x": {0: BATCH}},
+        chunkable=True,
+    )
 
 
 class ManyOutputs(nn.Module):
@@ -81,7 +105,13 @@ class ManyOutputs(nn.Module):
         y = self.first(x)
         values, indices = torch.topk(y, 3, dim=1)
         z = torch.where(keep.unsqueeze(1), self.second(y), y)
-        return y, indices, [values, z > 0], (z.argmax(1).to(torch.int32), (z * 10).to(torch.uint8)), keep
+        return (
+            y,
+            indices,
+            [values, z > 0],
+            (z.argmax(1).to(torch.int32), (z * 10).to(torch.uint8)),
+            keep,
+        )
 
 
 @case
@@ -105,12 +135,24 @@ class Lists(nn.Module):
         _, order = torch.sort(b, dim=1, descending=True)
         pieces = torch.tensor_split(x, 3, dim=1)
         mean = torch.var_mean(x, dim=1)[1]
-        return [a, halves[1], top], where, order, torch.stack([halves[0], a.repeat(1, 2)[:, :3]]).sum(0), pieces[1], mean
+        return (
+            [a, halves[1], top],
+            where,
+            order,
+            torch.stack([halves[0], a.repeat(1, 2)[:, :3]]).sum(0),
+            pieces[1],
+            mean,
+        )
 
 
 @case
 def lists():
-    return Model(Lists(), [positional(torch.randn(b, 12)) for b in BATCHES], {"x": {0: BATCH}}, chunkable=True)
+    return Model(
+        Lists(),
+        [positional(torch.randn(b, 12)) for b in BATCHES],
+        {"x": {0: BATCH}},
+        chunkable=True,
+    )
 
 
 class ConstantArguments(nn.Module):
@@ -129,8 +171,18 @@ class ConstantArguments(nn.Module):
 
 @case
 def constant_arguments():
-    runs = [((torch.randn(b, 8), 3, True, "relu", 0.5, None), {"y": torch.randn(b, 8)}) for b in BATCHES]
-    shapes = {"x": {0: BATCH}, "times": None, "flag": None, "mode": None, "rate": None, "extra": None, "y": {0: BATCH}}
+    runs = [
+        ((torch.randn(b, 8), 3, True, "relu", 0.5, None), {"y": torch.randn(b, 8)}) for b in BATCHES
+    ]
+    shapes = {
+        "x": {0: BATCH},
+        "times": None,
+        "flag": None,
+        "mode": None,
+        "rate": None,
+        "extra": None,
+        "y": {0: BATCH},
+    }
     return Model(ConstantArguments(), runs, shapes)
 
 
@@ -159,7 +211,12 @@ class SizeOutputs(nn.Module):
         self.linear = nn.Linear(8, 8)
 
     def forward(self, x):
-        return {"y": self.linear(x), "rows": x.shape[0], "twice": x.shape[0] * 2 + 1, "scalar": x.sum()}
+        return {
+            "y": self.linear(x),
+            "rows": x.shape[0],
+            "twice": x.shape[0] * 2 + 1,
+            "scalar": x.sum(),
+        }
 
 
 @case
@@ -184,9 +241,50 @@ class Integers(nn.Module):
 @case
 def integers():
     def make(b):
-        return positional(torch.randint(0, 200, (b, 1), dtype=torch.uint8), torch.randint(0, 9, (b, 1), dtype=torch.int8),
-                          torch.randint(-99, 99, (b, 1), dtype=torch.int16),
-                          torch.randint(-99, 99, (b, 1), dtype=torch.int32), torch.rand(b, 1, 1) > 0.5)
+        return positional(
+            torch.randint(0, 200, (b, 1), dtype=torch.uint8),
+            torch.randint(0, 9, (b, 1), dtype=torch.int8),
+            torch.randint(-99, 99, (b, 1), dtype=torch.int16),
+            torch.randint(-99, 99, (b, 1), dtype=torch.int32),
+            torch.rand(b, 1, 1) > 0.5,
+        )
 
     rows = {0: BATCH}
-    return Model(Integers(), [make(b) for b in BATCHES], {n: rows for n in ("a", "b", "c", "d", "keep")}, chunkable=True)
+    return Model(
+        Integers(),
+        [make(b) for b in BATCHES],
+        {n: rows for n in ("a", "b", "c", "d", "keep")},
+        chunkable=True,
+    )
+
+
+class Pair(NamedTuple):
+    left: torch.Tensor
+    right: torch.Tensor
+
+
+pytree._register_namedtuple(Pair, serialized_type_name="oracle.Pair")
+
+
+class OtherContainers(nn.Module):
+    """A named tuple and an ordered dictionary, outside and inside one another."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, pair, more):
+        y = self.linear(pair.left) + more["bias"]
+        inner = collections.OrderedDict(b=y * 2, a=Pair(y.sum(1), y.amax(1)))
+        return Pair(y - pair.right, inner)
+
+
+@case
+def other_containers():
+    def make(b):
+        more = collections.OrderedDict(bias=torch.randn(b, 8))
+        return positional(Pair(torch.randn(b, 8), torch.randn(b, 8)), more)
+
+    rows = {0: BATCH}
+    shapes = {"pair": Pair(rows, rows), "more": collections.OrderedDict(bias=rows)}
+    return Model(OtherContainers(), [make(b) for b in BATCHES], shapes, chunkable=True)

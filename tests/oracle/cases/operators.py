@@ -1,9 +1,9 @@
 """Operators with awkward arguments: lists of tensors, optional tensors, subgraphs, strings."""
+
 import torch
+from case import BATCH, Model, batched, case, positional
 from torch import nn
 from torch.nn import functional as F
-
-from case import BATCH, Model, batched, case, positional
 
 
 class SetGrad(nn.Module):
@@ -44,7 +44,12 @@ class Algebra(nn.Module):
         a, b = torch.broadcast_tensors(z.unsqueeze(2), rows + columns)
         c = torch.baddbmm(a, z.unsqueeze(2), x.unsqueeze(1), alpha=0.5)
         d = torch.addmm(z, x, self.core[:, 0], beta=2)
-        return self.bilinear(x, y) + d, c * b, torch.cdist(x, self.core[:, 0].t(), compute_mode="donot_use_mm_for_euclid_dist"), torch.stack([z, d], -1).logsumexp(-1)
+        return (
+            self.bilinear(x, y) + d,
+            c * b,
+            torch.cdist(x, self.core[:, 0].t(), compute_mode="donot_use_mm_for_euclid_dist"),
+            torch.stack([z, d], -1).logsumexp(-1),
+        )
 
 
 @case
@@ -68,7 +73,14 @@ class Indexing(nn.Module):
         counts = F.one_hot(ids, 10).sum(1)
         padded = F.pad(z, (1, 2), value=-1.0)
         best = torch.bucketize(picked, torch.tensor([-1.0, 0.0, 1.0]))
-        return z.index_select(2, torch.tensor([2, 0])), counts, padded, best, picked.cumsum(1), rows[:, -1, None]
+        return (
+            z.index_select(2, torch.tensor([2, 0])),
+            counts,
+            padded,
+            best,
+            picked.cumsum(1),
+            rows[:, -1, None],
+        )
 
 
 @case
@@ -78,7 +90,9 @@ def indexing():
 
 
 class Assorted(nn.Module):
-    """Arguments of every kind: strings, doubles, rounding modes, scalars in a tensor's place, optional sizes."""
+    """Arguments of every kind: strings, doubles, rounding modes, scalars in a tensor's place,
+    optional sizes.
+    """
 
     def __init__(self):
         super().__init__()
@@ -87,16 +101,49 @@ class Assorted(nn.Module):
 
     def forward(self, x):
         y = F.gelu(self.linear(x), approximate="tanh")
-        y = torch.div(y, 0.3, rounding_mode="floor") + torch.clamp(y, max=0.5) + 2 ** y + (3 - y)
-        image = F.interpolate(y.view(-1, 1, 2, 4), scale_factor=2.0, mode="bilinear", align_corners=False)
+        y = torch.div(y, 0.3, rounding_mode="floor") + torch.clamp(y, max=0.5) + 2**y + (3 - y)
+        image = F.interpolate(
+            y.view(-1, 1, 2, 4), scale_factor=2.0, mode="bilinear", align_corners=False
+        )
         image = F.adaptive_avg_pool2d(image, (1, 3)).flatten(1)
         y = F.hardtanh(self.prelu(y), -0.5, 4.0) + F.softplus(y, beta=2.0) + F.leaky_relu(y, 0.1)
-        y = F.layer_norm(y, (8,)) + F.normalize(y, dim=1) + y.norm(dim=1, keepdim=True) + torch.std(y, 1, keepdim=True)
-        y = y + F.scaled_dot_product_attention(y.view(-1, 1, 2, 4), y.view(-1, 1, 2, 4), y.view(-1, 1, 2, 4),
-                                               scale=0.25).reshape(-1, 8)
-        return y + F.rms_norm(y, (8,)), image, torch.isfinite(y).all(1), y.amax((0, 1)), y.round(decimals=1)
+        y = (
+            F.layer_norm(y, (8,))
+            + F.normalize(y, dim=1)
+            + y.norm(dim=1, keepdim=True)
+            + torch.std(y, 1, keepdim=True)
+        )
+        y = y + F.scaled_dot_product_attention(
+            y.view(-1, 1, 2, 4), y.view(-1, 1, 2, 4), y.view(-1, 1, 2, 4), scale=0.25
+        ).reshape(-1, 8)
+        return (
+            y + F.rms_norm(y, (8,)),
+            image,
+            torch.isfinite(y).all(1),
+            y.amax((0, 1)),
+            y.round(decimals=1),
+        )
 
 
 @case
 def assorted():
     return Model(Assorted(), batched((8,)), {"x": {0: BATCH}}, tolerance=1e-4)
+
+
+class DataScalars(nn.Module):
+    """Numbers read from tensors at run time, and a size that only the data decide."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x):
+        y = self.linear(x)
+        y = y * x.abs().max().item() + (x.sum().item() > 0)
+        chosen = y.flatten()[x.flatten() > 0]
+        return y, chosen * 2, torch.nonzero(x[0] > 10)
+
+
+@case
+def data_scalars():
+    return Model(DataScalars(), batched((8,)), {"x": {0: BATCH}})

@@ -1,8 +1,8 @@
 """What torch.distributed.pipelining's own tests cover, as models of our own."""
-import torch
-from torch import nn
 
+import torch
 from case import BATCH, Model, batched, case, positional
+from torch import nn
 
 
 class Example(nn.Module):
@@ -10,8 +10,8 @@ class Example(nn.Module):
 
     def __init__(self, width=32):
         super().__init__()
-        self.shared = nn.Parameter(torch.randn(width, width) / width ** 0.5)
-        self.late = nn.Parameter(torch.randn(width, width) / width ** 0.5)
+        self.shared = nn.Parameter(torch.randn(width, width) / width**0.5)
+        self.late = nn.Parameter(torch.randn(width, width) / width**0.5)
         self.linear = nn.Linear(width, width)
         self.register_buffer("offset", torch.randn(width))
 
@@ -28,7 +28,9 @@ class Example(nn.Module):
 
 @case
 def pipe_example():
-    return Model(Example(), batched((32,), (32,)), {"x": {0: BATCH}, "y": {0: BATCH}}, chunkable=True)
+    return Model(
+        Example(), batched((32,), (32,)), {"x": {0: BATCH}, "y": {0: BATCH}}, chunkable=True
+    )
 
 
 class Block(nn.Module):
@@ -61,7 +63,9 @@ def pipe_blocks():
 
 
 class Unflattened(nn.Module):
-    """Nested modules with parameters and buffers at several depths, an unused one, a constant and a keyword."""
+    """Nested modules with parameters and buffers at several depths, an unused one, a constant and a
+    keyword.
+    """
 
     class Inner(nn.Module):
         def __init__(self, width):
@@ -97,7 +101,9 @@ class Layered(nn.Module):
             super().__init__()
             self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
             self.attention = nn.MultiheadAttention(width, 2, batch_first=True)
-            self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width))
+            self.mlp = nn.Sequential(
+                nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width)
+            )
 
         def forward(self, x):
             y = self.norm1(x)
@@ -124,7 +130,7 @@ def pipe_transformer():
 
 
 class Microbatch(nn.Module):
-    """Rows stay rows: splitting any batch over positional and keyword inputs gives the same answer."""
+    """Rows stay rows: a batch split over positional and keyword inputs is the same."""
 
     def __init__(self):
         super().__init__()
@@ -137,5 +143,13 @@ class Microbatch(nn.Module):
 
 @case
 def pipe_microbatch():
-    runs = [((torch.randn(b, 3, 16),), {"y": torch.randn(b, 16), "weights": torch.rand(b)}) for b in (4, 1, 2, 7, 64)]
-    return Model(Microbatch(), runs, {"x": {0: BATCH}, "y": {0: BATCH}, "weights": {0: BATCH}}, chunkable=True)
+    runs = [
+        ((torch.randn(b, 3, 16),), {"y": torch.randn(b, 16), "weights": torch.rand(b)})
+        for b in (4, 1, 2, 7, 64)
+    ]
+    return Model(
+        Microbatch(),
+        runs,
+        {"x": {0: BATCH}, "y": {0: BATCH}, "weights": {0: BATCH}},
+        chunkable=True,
+    )

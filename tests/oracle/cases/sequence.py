@@ -1,9 +1,9 @@
 """Sequence models: recurrent layers, torch's transformer, MiniLM with its real weights."""
+
 import minilm as demo
 import torch
-from torch import nn
-
 from case import BATCH, Model, case, positional
+from torch import nn
 
 
 class Recurrent(nn.Module):
@@ -32,7 +32,9 @@ def gru():
 class Encoder(nn.Module):
     def __init__(self, width=32):
         super().__init__()
-        layer = nn.TransformerEncoderLayer(width, 4, 64, dropout=0.1, batch_first=True, activation="gelu")
+        layer = nn.TransformerEncoderLayer(
+            width, 4, 64, dropout=0.1, batch_first=True, activation="gelu"
+        )
         self.encoder = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
         self.head = nn.Linear(width, 5)
 
@@ -53,8 +55,14 @@ def transformer_encoder():
 @case
 def minilm():
     encoder, tokenizer = demo.load_encoder(), demo.load_tokenizer()
-    texts = ["A cat sits on the mat.", "Somebody is cooking pasta in a small kitchen.", "Hi", "",
-             "The committee has postponed its decision on the pipeline until further notice, says the minister."]
+    texts = [
+        "A cat sits on the mat.",
+        "Somebody is cooking pasta in a small kitchen.",
+        "Hi",
+        "",
+        "The committee has postponed its decision on the pipeline until further notice, says "
+        "the minister.",
+    ]
     batches = [texts, texts[:1], texts[2:4], (texts * 13)[:64]]
     runs = [((), demo.tokenize(tokenizer, batch)) for batch in batches]
     return Model(encoder, runs, demo.DYNAMIC_SHAPES, chunkable=True)

@@ -1,8 +1,8 @@
-"""Sizes and views: arithmetic on dynamic sizes, a second dynamic dimension, views across any cut."""
-import torch
-from torch import nn
+"""Sizes and views: arithmetic on dynamic sizes, a second free dimension, views across any cut."""
 
+import torch
 from case import BATCH, Model, batched, case, positional
+from torch import nn
 
 LENGTH = torch.export.Dim("length", min=1, max=256)
 
@@ -21,12 +21,20 @@ class SizeArithmetic(nn.Module):
         pad = torch.zeros(batch, length * 2 - 1, 2, dtype=x.dtype)
         z = z[: batch * length].view(batch, length, -1)
         scale = float(width) ** -0.5
-        return z * scale, pad + batch, torch.arange(batch * 2 - length % 2), z.flatten(1).shape[1] - length * 8 + x.sum()
+        return (
+            z * scale,
+            pad + batch,
+            torch.arange(batch * 2 - length % 2),
+            z.flatten(1).shape[1] - length * 8 + x.sum(),
+        )
 
 
 @case
 def size_arithmetic():
-    runs = [positional(torch.randn(b, n, 8)) for b, n in ((4, 6), (1, 1), (2, 7), (64, 3), (1, 256), (3, 5))]
+    runs = [
+        positional(torch.randn(b, n, 8))
+        for b, n in ((4, 6), (1, 1), (2, 7), (64, 3), (1, 256), (3, 5))
+    ]
     return Model(SizeArithmetic(), runs, {"x": {0: BATCH, 1: LENGTH}})
 
 
@@ -41,7 +49,10 @@ class TwoDynamic(nn.Module):
 
     def forward(self, x, mask):
         batch, length, width = x.shape
-        q, k, v = (t.view(batch, length, self.heads, -1).transpose(1, 2) for t in self.qkv(self.norm(x)).split(width, 2))
+        q, k, v = (
+            t.view(batch, length, self.heads, -1).transpose(1, 2)
+            for t in self.qkv(self.norm(x)).split(width, 2)
+        )
         scores = q @ k.transpose(2, 3) / (width // self.heads) ** 0.5
         causal = torch.ones(length, length, dtype=torch.bool).tril()
         scores = scores.masked_fill(~(causal & mask[:, None, None, :]), float("-inf"))
@@ -60,7 +71,9 @@ def two_dynamic():
 
 
 class Views(nn.Module):
-    """Strides that only hold where they were made: expand, as_strided, transpose, diagonal, unfold, flip."""
+    """Strides that only hold where they were made: expand, as_strided, transpose, diagonal, unfold,
+    flip.
+    """
 
     def __init__(self):
         super().__init__()
@@ -75,7 +88,14 @@ class Views(nn.Module):
         strided = y.contiguous().as_strided((y.shape[0], 3, 4), (12, 4, 1))
         z = self.second(strided) + turned.permute(0, 2, 1)
         back = turned.transpose(1, 2).view(-1, 12)
-        return wide.sum(1) + back, z.flip(1), windows.mean(2), diagonal * 2, y.narrow(1, 2, 5), z.movedim(0, 1).swapaxes(0, 1)
+        return (
+            wide.sum(1) + back,
+            z.flip(1),
+            windows.mean(2),
+            diagonal * 2,
+            y.narrow(1, 2, 5),
+            z.movedim(0, 1).swapaxes(0, 1),
+        )
 
 
 @case
@@ -84,7 +104,7 @@ def views():
 
 
 class Broken(nn.Module):
-    """Divisible sizes: the batch comes as 2 * n, so the graph holds a floor division of a symbol."""
+    """Divisible sizes: the batch is 2 * n, so the graph holds a floor division."""
 
     def __init__(self):
         super().__init__()
@@ -97,15 +117,19 @@ class Broken(nn.Module):
 
 @case
 def derived_dim():
-    half = torch.export.Dim("half", min=2, max=32)            # at 1, export itself puts a guard in the way
+    half = torch.export.Dim("half", min=2, max=32)  # at 1, export itself puts a guard in the way
     return Model(Broken(), batched((8,), batches=(4, 8, 64, 6)), {"x": {0: 2 * half}})
 
 
 @case
 def auto_dim():
     """Dim.AUTO: the exporter names and bounds the symbol itself."""
-    return Model(nn.Sequential(nn.Linear(8, 8), nn.Tanh()), batched((8,), batches=(4, 2, 64, 100)),
-                 ({0: torch.export.Dim.AUTO},), chunkable=True)
+    return Model(
+        nn.Sequential(nn.Linear(8, 8), nn.Tanh()),
+        batched((8,), batches=(4, 2, 64, 100)),
+        ({0: torch.export.Dim.AUTO},),
+        chunkable=True,
+    )
 
 
 class SameSize(nn.Module):
@@ -122,5 +146,7 @@ class SameSize(nn.Module):
 @case
 def related_dims():
     rows = torch.export.Dim("rows", min=2, max=64)
-    runs = [positional(torch.randn(b, 4), torch.randn(b, 4), torch.randn(b + 1, 4)) for b in (4, 2, 64)]
+    runs = [
+        positional(torch.randn(b, 4), torch.randn(b, 4), torch.randn(b + 1, 4)) for b in (4, 2, 64)
+    ]
     return Model(SameSize(), runs, {"x": {0: rows}, "y": {0: rows}, "z": {0: rows + 1}})

@@ -1,13 +1,17 @@
-"""Where values lie: strided and shared parameters, constants, non-persistent buffers, empty tensors."""
+"""Where values lie: strided and shared parameters, constants, non-persistent buffers, empty
+tensors.
+"""
+
 import torch
+from case import BATCH, Model, batched, case
 from torch import nn
 from torch.nn import functional as F
 
-from case import BATCH, Model, batched, case
-
 
 class Strided(nn.Module):
-    """Parameters that are transposed, sliced out of a larger storage, or several windows on one storage."""
+    """Parameters that are transposed, sliced out of a larger storage, or several windows on one
+    storage.
+    """
 
     def __init__(self):
         super().__init__()
@@ -35,7 +39,7 @@ class Constants(nn.Module):
     def __init__(self):
         super().__init__()
         self.linear = nn.Linear(8, 8)
-        self.plain = torch.randn(8)                                     # a bare attribute becomes a tensor constant
+        self.plain = torch.randn(8)  # a bare attribute becomes a tensor constant
         self.turned = torch.randn(8, 4).t()[1:3]
         self.register_buffer("hidden", torch.linspace(0, 1, 8), persistent=False)
         self.register_buffer("saved", torch.tensor([True, False] * 4))
@@ -78,7 +82,7 @@ def shared_storage():
 
 
 class Created(nn.Module):
-    """Tensors made inside: dtype and device literals, infinities, ranges, random-free initialisers."""
+    """Tensors made inside: dtype and device literals, infinities, ranges, initialisers."""
 
     def __init__(self):
         super().__init__()
@@ -89,10 +93,26 @@ class Created(nn.Module):
         mask = torch.full((8, 8), float("-inf"), dtype=torch.float32, device=device).triu(1)
         ramp = torch.arange(8, dtype=torch.float32, device="cpu")
         y = torch.softmax(self.linear(x).unsqueeze(1) + mask, -1).sum(1) + ramp
-        y = y + torch.linspace(-1, 1, 8) + torch.eye(8)[0] + torch.ones(n, 1, dtype=torch.float64).float()
-        y = y + torch.zeros_like(x) + torch.full_like(x, 2) + x.new_zeros(1, 8) + torch.empty(n, 8).fill_(3)
+        y = (
+            y
+            + torch.linspace(-1, 1, 8)
+            + torch.eye(8)[0]
+            + torch.ones(n, 1, dtype=torch.float64).float()
+        )
+        y = (
+            y
+            + torch.zeros_like(x)
+            + torch.full_like(x, 2)
+            + x.new_zeros(1, 8)
+            + torch.empty(n, 8).fill_(3)
+        )
         y = torch.nan_to_num(y.masked_fill(ramp > 6, float("inf")), nan=0.0, posinf=9.0)
-        return y, torch.arange(n, dtype=torch.int32), torch.scalar_tensor(float("inf")), torch.tensor(7)
+        return (
+            y,
+            torch.arange(n, dtype=torch.int32),
+            torch.scalar_tensor(float("inf")),
+            torch.tensor(7),
+        )
 
 
 @case

@@ -1,9 +1,9 @@
 """Convolutions: ResNet-18, a U-Net with long skips, channels_last."""
+
 import torch
+from case import BATCH, Model, batched, case
 from torch import nn
 from torchvision.models import resnet18 as torchvision_resnet18
-
-from case import BATCH, Model, batched, case
 
 
 def randomise_statistics(module):
@@ -20,13 +20,21 @@ def randomise_statistics(module):
 @case
 def resnet18():
     model = randomise_statistics(torchvision_resnet18(weights=None))
-    return Model(model, batched((3, 64, 64), batches=(4, 1, 2, 16)), {"x": {0: BATCH}}, chunkable=True)
+    return Model(
+        model, batched((3, 64, 64), batches=(4, 1, 2, 16)), {"x": {0: BATCH}}, chunkable=True
+    )
 
 
 class Double(nn.Sequential):
     def __init__(self, inner, outer):
-        super().__init__(nn.Conv2d(inner, outer, 3, padding=1), nn.BatchNorm2d(outer), nn.ReLU(inplace=True),
-                         nn.Conv2d(outer, outer, 3, padding=1), nn.BatchNorm2d(outer), nn.ReLU(inplace=True))
+        super().__init__(
+            nn.Conv2d(inner, outer, 3, padding=1),
+            nn.BatchNorm2d(outer),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(outer, outer, 3, padding=1),
+            nn.BatchNorm2d(outer),
+            nn.ReLU(inplace=True),
+        )
 
 
 class UNet(nn.Module):
@@ -53,8 +61,12 @@ class UNet(nn.Module):
 
 @case
 def unet():
-    return Model(randomise_statistics(UNet()), batched((3, 32, 32), batches=(4, 1, 2, 64)), {"x": {0: BATCH}},
-                 chunkable=True)
+    return Model(
+        randomise_statistics(UNet()),
+        batched((3, 32, 32), batches=(4, 1, 2, 64)),
+        {"x": {0: BATCH}},
+        chunkable=True,
+    )
 
 
 class ChannelsLast(nn.Module):
@@ -74,4 +86,6 @@ class ChannelsLast(nn.Module):
 @case
 def channels_last():
     model = ChannelsLast().to(memory_format=torch.channels_last)
-    return Model(model, batched((3, 16, 16), batches=(4, 1, 2, 64)), {"x": {0: BATCH}}, chunkable=True)
+    return Model(
+        model, batched((3, 16, 16), batches=(4, 1, 2, 64)), {"x": {0: BATCH}}, chunkable=True
+    )
