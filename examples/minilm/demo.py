@@ -125,25 +125,11 @@ def pipeline(args):
         raise SystemExit(f"demo: {args.echelon} is not there; run `make build`, or use --eager")
     with tempfile.TemporaryDirectory() as folder:
         endpoints = pathlib.Path(folder) / "endpoints.json"
-        child = subprocess.Popen(
-            [
-                args.echelon,
-                "run",
-                args.model,
-                "--stages",
-                str(args.stages),
-                "--name",
-                "minilm",
-                "--http-port",
-                "0",
-                "--grpc-port",
-                "0",
-                "--metrics-port",
-                "0",
-                "--json-endpoints",
-                endpoints,
-            ]
-        )
+        command = [args.echelon, "run", args.model, "--stages", str(args.stages)]
+        for kind in ("http", "grpc", "metrics"):
+            command += [f"--{kind}-port", "0"]
+        command += ["--name", "minilm", "--json-endpoints", endpoints]
+        child = subprocess.Popen(command)
         try:
             yield wait_ready(child, endpoints, args.timeout)
         finally:
@@ -154,16 +140,24 @@ def ask(endpoints: dict, protocol: str, inputs: dict[str, np.ndarray]) -> np.nda
     """One request, by Triton's client."""
     if protocol == "grpc":
         import tritonclient.grpc as triton
+
+        client, limit = triton.InferenceServerClient(endpoints["grpc"]), {"client_timeout": 60}
     else:
         import tritonclient.http as triton
+
+        client, limit = triton.InferenceServerClient(endpoints["http"], network_timeout=60), {}
     tensors = []
     for name, value in inputs.items():
         tensors.append(triton.InferInput(name, list(value.shape), "INT64"))
         tensors[-1].set_data_from_numpy(value)
-    with contextlib.closing(triton.InferenceServerClient(endpoints[protocol])) as client:
-        return client.infer(
-            "minilm", tensors, outputs=[triton.InferRequestedOutput("embedding")]
-        ).as_numpy("embedding")
+    wanted = [triton.InferRequestedOutput("embedding")]
+    with contextlib.closing(client):
+        try:
+            return client.infer("minilm", tensors, outputs=wanted, **limit).as_numpy("embedding")
+        except Exception as error:
+            raise SystemExit(
+                f"demo: the request to {endpoints[protocol]} failed: {type(error).__name__}: {error}"
+            ) from error
 
 
 def show(sentences: list[str], embeddings: np.ndarray):
