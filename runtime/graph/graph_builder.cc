@@ -247,7 +247,8 @@ Result GraphBuilder::ReadResult(const Json& output, Scope& scope) {
 ValueId GraphBuilder::Define(const std::string& name, ValueType type, Scope& scope) {
   const auto id = static_cast<ValueId>(graph_.values.size());
   Value value{.name = name, .type = type};
-  if (type == ValueType::kTensor) DescribeTensor(name, scope, &value);
+  // A result that nobody reads may have no name, and then no description.
+  if (type == ValueType::kTensor && !name.empty()) DescribeTensor(name, scope, &value);
   if (type == ValueType::kInt) {
     if (const Json* size = reader_.Find(*scope.ints, name.c_str())) {
       Dim dim = dims_.Read(reader_, *size);
@@ -256,10 +257,8 @@ ValueId GraphBuilder::Define(const std::string& name, ValueType type, Scope& sco
     }
   }
   graph_.values.push_back(std::move(value));
-  if (type != ValueType::kNone) {
-    if (!scope.names.emplace(name, id).second) {
-      reader_.Fail(absl::StrCat("two values are named ", Quoted(name)));
-    }
+  if (!name.empty() && !scope.names.emplace(name, id).second) {
+    reader_.Fail(absl::StrCat("two values are named ", Quoted(name)));
   }
   return id;
 }
