@@ -156,7 +156,7 @@ def ask(endpoints: dict, protocol: str, inputs: dict[str, np.ndarray]) -> np.nda
             return client.infer("minilm", tensors, outputs=wanted, **limit).as_numpy("embedding")
         except Exception as error:
             raise SystemExit(
-                f"demo: the request to {endpoints[protocol]} failed: {type(error).__name__}: {error}"
+                f"demo: {endpoints[protocol]} did not answer: {type(error).__name__}: {error}"
             ) from error
 
 
