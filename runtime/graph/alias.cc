@@ -59,7 +59,8 @@ Aliases::Aliases(const Graph& graph, const SchemaLookup& schemas)
   for (size_t id = 0; id < graph.values.size(); ++id) {
     if (graph.values[id].stored < 0) continue;
     const auto value = static_cast<ValueId>(id);
-    Join(value, of_record.emplace(graph.stored[graph.values[id].stored].record, value).first->second);
+    Join(value,
+         of_record.emplace(graph.stored[graph.values[id].stored].record, value).first->second);
   }
   for (size_t i = 0; i < graph.nodes.size(); ++i) {
     const OperatorSchema* schema = schemas ? schemas(graph.nodes[i].target) : nullptr;
@@ -70,7 +71,8 @@ Aliases::Aliases(const Graph& graph, const SchemaLookup& schemas)
   }
 }
 
-void Aliases::AddNode(const Graph& graph, const Node& node, const OperatorSchema* schema, int index) {
+void Aliases::AddNode(const Graph& graph, const Node& node, const OperatorSchema* schema,
+                      int index) {
   const bool hidden = UpdatesStatistics(node);
   for (const Argument& argument : node.arguments) {
     const Formal* formal = schema ? FormalOf(*schema, argument.name) : nullptr;

@@ -82,8 +82,9 @@ class Binder {
       if (dim.symbolic()) {
         sizes_.push_back({&input.name, i, tensor.shape[i], dim.expr});
       } else if (tensor.shape[i] != dim.hint) {
-        return Wrong(input.name, absl::StrCat("dimension ", i, " is ", tensor.shape[i], ", must be ",
-                                              dim.hint, "; the model takes ", TypeText(value)));
+        return Wrong(input.name,
+                     absl::StrCat("dimension ", i, " is ", tensor.shape[i], ", must be ", dim.hint,
+                                  "; the model takes ", TypeText(value)));
       }
     }
     if (scalar) return CheckScalar(input, value, tensor);
@@ -114,8 +115,8 @@ class Binder {
       ECHELON_RETURN_IF_ERROR(Solve(size, expr));
       const absl::StatusOr<int64_t> wanted = expr.Evaluate(symbols_);
       if (!wanted.ok()) {
-        return Wrong(*size.input, absl::StrCat(size.Where(), " (", expr.ToString(), "): ",
-                                               wanted.status().message()));
+        return Wrong(*size.input, absl::StrCat(size.Where(), " (", expr.ToString(),
+                                               "): ", wanted.status().message()));
       }
       if (*wanted != size.got) {
         return Wrong(*size.input, absl::StrCat(size.Where(), " is ", size.got, ", must be ",
@@ -137,18 +138,19 @@ class Binder {
       const Range& allowed = range->second;
       return absl::OutOfRangeError(absl::StrCat(
           "input ", Quoted(*size.input), ": ", size.Where(), " is ", size.got, ", but ", symbol,
-          allowed.max == INT64_MAX ? absl::StrCat(" must be at least ", allowed.min)
-                                   : absl::StrCat(" must lie in ", allowed.min, "..", allowed.max)));
+          allowed.max == INT64_MAX
+              ? absl::StrCat(" must be at least ", allowed.min)
+              : absl::StrCat(" must lie in ", allowed.min, "..", allowed.max)));
     }
     const auto [bound, fresh] = symbols_.emplace(symbol, value);
     if (fresh) first_[symbol] = &size;
     if (bound->second == value) return absl::OkStatus();
     const Size* other = first_[symbol];
-    return Wrong(*size.input,
-                 absl::StrCat(size.Where(), " is ", size.got, ", but ",
-                              other ? absl::StrCat(other->Where(), " of input ", Quoted(*other->input))
-                                    : symbol,
-                              " is ", bound->second, "; both are ", symbol));
+    return Wrong(*size.input, absl::StrCat(size.Where(), " is ", size.got, ", but ",
+                                           other ? absl::StrCat(other->Where(), " of input ",
+                                                                Quoted(*other->input))
+                                                 : symbol,
+                                           " is ", bound->second, "; both are ", symbol));
   }
 
   // a*s + b with one unknown s; anything else is left for the comparison to find wanting.

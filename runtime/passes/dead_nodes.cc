@@ -35,7 +35,8 @@ void DropDeadNodes(Graph* graph, const graph::SchemaLookup& schemas) {
   }
   // What is stored lives on after the run.
   for (size_t id = 0; id < graph->values.size(); ++id) {
-    if (graph->values[id].stored >= 0) needed_class[aliases.ClassOf(static_cast<ValueId>(id))] = true;
+    if (graph->values[id].stored >= 0)
+      needed_class[aliases.ClassOf(static_cast<ValueId>(id))] = true;
   }
   std::vector<Node> kept;
   for (int i = static_cast<int>(graph->nodes.size()) - 1; i >= 0; --i) {

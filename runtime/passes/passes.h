@@ -1,4 +1,5 @@
-// What every graph goes through before it is planned. The same passes in the same order on every rank.
+// What every graph goes through before it is planned. The same passes in the same order on every
+// rank.
 #ifndef ECHELON_RUNTIME_PASSES_PASSES_H_
 #define ECHELON_RUNTIME_PASSES_PASSES_H_
 

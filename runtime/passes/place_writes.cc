@@ -21,11 +21,14 @@ const graph::ValueRef* RefOf(const Node& node, size_t argument) {
   return std::get_if<graph::ValueRef>(&node.arguments[argument].items.front());
 }
 
-// By class, the last node that made, read or wrote a value of it, among the nodes seen so far; -1: none.
+// By class, the last node that made, read or wrote a value of it, among the nodes seen so far; -1:
+// none.
 class LastTouch {
  public:
   LastTouch(const Graph& graph, const graph::Aliases& aliases)
-      : graph_(graph), aliases_(aliases), touched_(graph.values.size(), -1),
+      : graph_(graph),
+        aliases_(aliases),
+        touched_(graph.values.size(), -1),
         changed_(graph.values.size(), -1) {}
 
   void See(int node) {
@@ -83,7 +86,8 @@ void PlaceWrites(Graph* graph, const graph::SchemaLookup& schemas) {
     order.emplace_back(after, i);
     last.See(i);
   }
-  // A node stands at its own index; a moved one right behind the node it waits for, moved ones in their old order.
+  // A node stands at its own index; a moved one right behind the node it waits for, moved ones in
+  // their old order.
   std::stable_sort(order.begin(), order.end(), [](const auto& a, const auto& b) {
     return a.first != b.first ? a.first < b.first : a.second < b.second;
   });

@@ -1,0 +1,151 @@
+#include "runtime/plan/plan.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/graph/byte_source.h"
+#include "runtime/graph/status_macros.h"
+#include "runtime/plan/cost.h"
+#include "runtime/plan/load.h"
+#include "runtime/plan/partition.h"
+#include "runtime/plan/plan_digest.h"
+#include "runtime/plan/policies.h"
+
+namespace echelon::plan {
+namespace {
+
+using graph::Graph;
+
+// One entry a stage from none, one for all, or one each.
+template <class T>
+absl::StatusOr<std::vector<T>> Spread(const std::vector<T>& given, T missing, int stages,
+                                      const std::string& flag) {
+  std::vector<T> spread(stages, missing);
+  if (given.size() == 1) std::fill(spread.begin(), spread.end(), given[0]);
+  if (given.size() > 1) spread = given;
+  if (static_cast<int>(spread.size()) != stages) {
+    return absl::InvalidArgumentError(absl::StrCat(flag, " has ", given.size(), " entries for ",
+                                                   stages, " stages; give one, or one a stage"));
+  }
+  return spread;
+}
+
+absl::StatusOr<Machines> ReadMachines(const Options& options) {
+  Machines machines;
+  ECHELON_ASSIGN_OR_RETURN(machines.memory_bytes,
+                           Spread(options.stage_memory_bytes, std::numeric_limits<int64_t>::max(),
+                                  options.stages, "--stage-memory"));
+  ECHELON_ASSIGN_OR_RETURN(machines.speed,
+                           Spread(options.stage_speed, 1.0, options.stages, "--stage-speed"));
+  for (const double speed : machines.speed) {
+    if (!(speed >= 1e-6 && speed <= 1e6)) {
+      return absl::InvalidArgumentError(absl::StrCat("--stage-speed ", speed, " is not above 0"));
+    }
+  }
+  return machines;
+}
+
+absl::Status CheckMemory(const Load& load, const std::vector<int>& bounds,
+                         const Machines& machines) {
+  for (size_t s = 0; s + 1 < bounds.size(); ++s) {
+    const int64_t needed = load.WeightBytes(bounds[s], bounds[s + 1]);
+    if (needed <= machines.memory_bytes[s]) continue;
+    return absl::ResourceExhaustedError(absl::StrCat("stage ", s, " needs ", BytesText(needed),
+                                                     " (weights) but --stage-memory gives it ",
+                                                     BytesText(machines.memory_bytes[s])));
+  }
+  return absl::OkStatus();
+}
+
+// When no split fits, the error tells of the split that would have been taken with memory enough.
+absl::StatusOr<std::vector<int>> BalanceWithin(const Load& load, const std::vector<int>& cuts,
+                                               const std::vector<int64_t>& costs,
+                                               const Machines& machines) {
+  std::vector<int> bounds = Balance(load, cuts, costs, machines);
+  if (!bounds.empty()) return bounds;
+  Machines unlimited = machines;
+  std::fill(unlimited.memory_bytes.begin(), unlimited.memory_bytes.end(),
+            std::numeric_limits<int64_t>::max());
+  ECHELON_RETURN_IF_ERROR(CheckMemory(load, Balance(load, cuts, costs, unlimited), machines));
+  return absl::InternalError("no split fits --stage-memory");
+}
+
+absl::StatusOr<std::vector<int>> Bounds(const Graph& graph, const Load& load,
+                                        const std::vector<int>& cuts,
+                                        const std::vector<int64_t>& costs, const Options& options,
+                                        const Machines& machines) {
+  if (options.policy == "balanced" || options.policy == "measured") {
+    return BalanceWithin(load, cuts, costs, machines);
+  }
+  if (options.policy == "equal-size") return EqualSize(load, cuts, options.stages);
+  if (options.policy == "threshold") {
+    return Threshold(load, cuts, options.threshold_bytes, options.stages);
+  }
+  return Points(graph, cuts, options.points, options.stages);
+}
+
+absl::Status CheckOptions(const Graph& graph, const Options& options) {
+  const std::string& policy = options.policy;
+  if (policy != "balanced" && policy != "equal-size" && policy != "threshold" &&
+      policy != "points" && policy != "measured") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("policy ", graph::Quoted(policy),
+                     " is not known; use balanced, equal-size, threshold, points or measured"));
+  }
+  if (options.stages < 1) {
+    return absl::InvalidArgumentError(absl::StrCat("--stages ", options.stages, " is below 1"));
+  }
+  if (policy != "measured") return absl::OkStatus();
+  if (options.node_times_ns.size() != graph.nodes.size()) {
+    return absl::InvalidArgumentError(absl::StrCat("policy measured needs a time for each of the ",
+                                                   graph.nodes.size(), " nodes, ",
+                                                   options.node_times_ns.size(), " given"));
+  }
+  for (const int64_t time : options.node_times_ns) {
+    if (time < 0) return absl::InvalidArgumentError("policy measured: a node's time is negative");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<Plan> MakePlan(const Graph& graph, const graph::SchemaLookup& schemas,
+                              const Options& options) {
+  ECHELON_RETURN_IF_ERROR(CheckOptions(graph, options));
+  const std::vector<int> cuts = LegalCuts(graph, schemas);
+  if (options.stages - 1 > static_cast<int>(cuts.size())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("policy ", options.policy, ": ", options.stages, " stages need ",
+                     options.stages - 1, " cuts, but the graph has ", cuts.size(),
+                     " legal ones; use at most --stages ", cuts.size() + 1));
+  }
+  ECHELON_ASSIGN_OR_RETURN(const Machines machines, ReadMachines(options));
+  const Load load(graph);
+  const std::vector<int64_t> costs =
+      options.policy == "measured" ? options.node_times_ns : NodeCosts(graph, schemas);
+  ECHELON_ASSIGN_OR_RETURN(const std::vector<int> bounds,
+                           Bounds(graph, load, cuts, costs, options, machines));
+  ECHELON_RETURN_IF_ERROR(CheckMemory(load, bounds, machines));
+
+  Plan plan{.policy = options.policy, .graph_digest = graph.digest};
+  std::vector<int64_t> times;
+  for (int s = 0; s < options.stages; ++s) {
+    plan.stages.push_back(DescribeStage(graph, load, s, options.stages, bounds[s], bounds[s + 1]));
+    int64_t compute = 0;
+    for (int i = bounds[s]; i < bounds[s + 1]; ++i) compute = SaturatingAdd(compute, costs[i]);
+    times.push_back(StageTime(compute, machines.speed[s], plan.stages.back().send_bytes));
+  }
+  const int64_t slowest = std::max<int64_t>(1, *std::max_element(times.begin(), times.end()));
+  for (int s = 0; s < options.stages; ++s) {
+    // Rounded, so that it survives text.
+    plan.stages[s].share =
+        std::round(static_cast<double>(times[s]) / static_cast<double>(slowest) * 1e4) / 1e4;
+  }
+  plan.digest = DigestOf(plan);
+  return plan;
+}
+
+}  // namespace echelon::plan
