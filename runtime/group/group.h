@@ -1,5 +1,6 @@
-// The group: rank 0 is head, the others dial it, all agree on one plan, and an epoch forms when every rank is in.
-// A broken stream or missed heartbeats end the epoch; survivors keep their weights and wait for the next one.
+// The group: rank 0 is head, the others dial it, all agree on one plan, and an epoch forms when
+// every rank is in. A broken stream or missed heartbeats end the epoch; survivors keep their
+// weights and wait for the next one.
 //
 //   worker -> head   Hello (rank, world, digest, revision, incarnation)
 //   head -> worker   Plan                       refused joiners get a status that says why
@@ -14,6 +15,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -33,30 +35,41 @@ struct Identity {
 struct Epoch {
   uint64_t number = 0;
   std::string token;
-  std::string next_address;  // HOST:PORT of the next rank's link listener; for the last rank the head's
+  std::string
+      next_address;  // HOST:PORT of the next rank's link listener; for the last rank the head's
 };
 
-// What a rank does when its group asks. Called from the group's own thread, one call at a time, never after Stop.
+// What a rank does when its group asks. Called from the group's own thread, one call at a time,
+// never after Stop.
 class Member {
  public:
   virtual ~Member() = default;
-  // Loads the stage that the plan gives this rank; at once when it is loaded already. progress may be called from any
-  // thread with (loaded, total) bytes. An error is permanent: the process ends with it.
-  virtual absl::Status Load(const std::string& plan_json, std::function<void(int64_t, int64_t)> progress) = 0;
+  // Loads the stage that the plan gives this rank; at once when it is loaded already. progress may
+  // be called from any thread with (loaded, total) bytes. An error is permanent: the process ends
+  // with it.
+  virtual absl::Status Load(const std::string& plan_json,
+                            std::function<void(int64_t, int64_t)> progress) = 0;
   // Dials the next rank and accepts the one before, both within the timeout.
   virtual absl::Status OpenEpoch(const Epoch& epoch, absl::Duration timeout) = 0;
+  // OpenEpoch of this epoch or an earlier one should return soon: the epoch is over. Called from
+  // another thread than the others, perhaps before that OpenEpoch has begun or after it has ended
+  // (TcpListener::CancelThrough fits).
+  virtual void CancelOpen(uint64_t epoch) { static_cast<void>(epoch); }
   // All ranks are open: steps may flow. Only then may the head take requests.
   virtual void EpochFormed(uint64_t epoch) = 0;
-  // Links go down, steps in flight are forgotten (on the head: their requests fail with `why`). Weights stay. May be
-  // called for an epoch that is closed already; must return within milliseconds.
+  // Links go down, steps in flight are forgotten (on the head: their requests fail with `why`).
+  // Weights stay. May be called for an epoch that is closed already; must return within
+  // milliseconds.
   virtual void CloseEpoch(uint64_t epoch, const absl::Status& why) = 0;
 };
 
 struct Timing {
   absl::Duration heartbeat = absl::Milliseconds(100);
-  absl::Duration liveness = absl::Milliseconds(700);   // silence that ends an epoch
-  absl::Duration join = absl::Seconds(600);            // for the first epoch to form; later ones wait as long as it takes
-  absl::Duration open = absl::Seconds(10);             // for an epoch's links
+  absl::Duration liveness = absl::Milliseconds(700);  // silence that ends an epoch
+  // For the first epoch to form, longer while loading makes progress; later ones wait as long as it
+  // takes.
+  absl::Duration join = absl::Seconds(600);
+  absl::Duration open = absl::Seconds(10);  // for an epoch's links
 };
 
 enum class Phase { kMissing, kJoined, kLoading, kLoaded, kReady };
@@ -65,17 +78,17 @@ std::string_view Name(Phase phase);
 struct RankStatus {
   int rank = 0;
   Phase phase = Phase::kMissing;
-  std::string address;      // the rank's, as the head sees it
+  std::string address;  // the rank's, as the head sees it
   std::string incarnation;
   int64_t loaded_bytes = 0, total_bytes = 0;
-  int joins = 0;            // times it has joined
+  int joins = 0;  // times it has joined
   std::string last_error;
 };
 
 struct GroupStatus {
-  uint64_t epoch = 0;       // the last one formed; 0: none yet
+  uint64_t epoch = 0;  // the last one formed; 0: none yet
   bool formed = false;
-  std::vector<RankStatus> ranks;   // on a worker: only itself
+  std::vector<RankStatus> ranks;  // on a worker: only itself
 };
 
 // Called on every change of the group's status, from the group's thread.
@@ -87,25 +100,31 @@ class Node {  // a rank's end of the group
   // The head: the port it listens on for joins (HOST:PORT of the article).
   virtual int port() const = 0;
   virtual GroupStatus status() const = 0;
-  // Waits until the group has ended for this rank: kOk after Stop; otherwise why (refused: the reason; deadline: who
-  // is missing; load failed...). Each text is one line fit for a person.
+  // Waits until the group has ended for this rank: kOk after Stop; otherwise why (refused: the
+  // reason; deadline: who is missing; load failed...). Each text is one line fit for a person.
   virtual absl::Status Wait() = 0;
-  // Ends the epoch and leaves; the others see this rank as gone at once. Idempotent, any thread.
+  // Ends the epoch and leaves; the others see this rank as gone at once. Returns when no call to
+  // the Member runs or will run: a Load that is slow to give up delays it. Idempotent, any thread
+  // but the group's own.
   virtual void Stop() = 0;
-  // The data plane saw its link break or a peer misbehave in this epoch: ends the epoch everywhere. Any thread.
+  // The data plane saw its link break or a peer misbehave in this epoch: ends the epoch everywhere.
+  // Any thread.
   virtual void ReportFailure(uint64_t epoch, const absl::Status& why) = 0;
 };
 
-// Listens on host:port (0: any). plan_json goes to every joiner. The head counts as rank 0 and loads alongside.
-absl::StatusOr<std::unique_ptr<Node>> StartHead(const Identity& self, const std::string& host, int port,
-                                                const std::string& plan_json, int link_port, Member* member,
-                                                const Timing& timing, StatusCallback on_status);
+// Listens on host:port (0: any). plan_json goes to every joiner. The head counts as rank 0 and
+// loads alongside.
+absl::StatusOr<std::unique_ptr<Node>> StartHead(const Identity& self, const std::string& host,
+                                                int port, const std::string& plan_json,
+                                                int link_port, Member* member, const Timing& timing,
+                                                StatusCallback on_status);
 
-// Dials address ("HOST:PORT") until timing.join is over; after it has been in an epoch it redials for as long as it
-// takes. advertise: host under which other ranks reach this one; "" means as the head sees it.
+// Dials address ("HOST:PORT") until timing.join is over; after it has been in an epoch it redials
+// for as long as it takes. advertise: host under which other ranks reach this one; "" means as the
+// head sees it.
 std::unique_ptr<Node> StartWorker(const Identity& self, const std::string& address, int link_port,
-                                  const std::string& advertise, Member* member, const Timing& timing,
-                                  StatusCallback on_status);
+                                  const std::string& advertise, Member* member,
+                                  const Timing& timing, StatusCallback on_status);
 
 }  // namespace echelon::group
 

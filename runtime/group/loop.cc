@@ -1,0 +1,55 @@
+#include "runtime/group/loop.h"
+
+#include <utility>
+
+namespace echelon::group {
+
+Loop::Loop(absl::Duration tick, std::function<void()> on_tick)
+    : tick_(tick), on_tick_(std::move(on_tick)) {}
+
+Loop::~Loop() { Stop(); }
+
+void Loop::Start() {
+  absl::MutexLock lock(&join_mutex_);
+  thread_ = std::thread([this] { Run(); });
+}
+
+void Loop::Post(std::function<void()> task) {
+  absl::MutexLock lock(&mutex_);
+  if (!stopped_) tasks_.push_back(std::move(task));
+}
+
+void Loop::Stop() {
+  std::deque<std::function<void()>> dropped;
+  {
+    absl::MutexLock lock(&mutex_);
+    stopped_ = true;
+    dropped.swap(tasks_);
+  }
+  absl::MutexLock lock(&join_mutex_);
+  if (thread_.joinable()) thread_.join();
+}
+
+void Loop::Run() {
+  absl::Time next_tick = absl::Now() + tick_;
+  const auto ready = [this]()
+                         ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return stopped_ || !tasks_.empty(); };
+  for (;;) {
+    std::deque<std::function<void()>> tasks;
+    {
+      absl::MutexLock lock(&mutex_);
+      mutex_.AwaitWithDeadline(absl::Condition(&ready), next_tick);
+      if (stopped_) return;
+      if (!tasks_.empty()) {
+        tasks.push_back(std::move(tasks_.front()));
+        tasks_.pop_front();
+      }
+    }
+    for (const auto& task : tasks) task();
+    if (absl::Now() < next_tick) continue;
+    on_tick_();
+    next_tick = absl::Now() + tick_;
+  }
+}
+
+}  // namespace echelon::group

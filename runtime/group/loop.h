@@ -1,0 +1,41 @@
+// One thread that runs what it is given, in order, and a tick in between. Private to runtime/group.
+#ifndef ECHELON_RUNTIME_GROUP_LOOP_H_
+#define ECHELON_RUNTIME_GROUP_LOOP_H_
+
+#include <deque>
+#include <functional>
+#include <thread>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+
+namespace echelon::group {
+
+class Loop {
+ public:
+  // on_tick runs about every `tick`; an infinite one never.
+  explicit Loop(absl::Duration tick = absl::InfiniteDuration(),
+                std::function<void()> on_tick = nullptr);
+  ~Loop();  // as Stop
+
+  void Start();
+  void Post(std::function<void()> task);  // any thread; ignored after Stop
+  // Waits for the task that runs; what has not begun is dropped. Not from the loop's own thread.
+  void Stop();
+
+ private:
+  void Run();
+
+  const absl::Duration tick_;
+  const std::function<void()> on_tick_;
+  absl::Mutex mutex_;
+  std::deque<std::function<void()>> tasks_ ABSL_GUARDED_BY(mutex_);
+  bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Mutex join_mutex_;  // Stop may be called twice at once
+  std::thread thread_ ABSL_GUARDED_BY(join_mutex_);
+};
+
+}  // namespace echelon::group
+
+#endif  // ECHELON_RUNTIME_GROUP_LOOP_H_
