@@ -121,6 +121,7 @@ class Parser {
     if (depth > kMaxDepth) return Bad("nesting too deep");
     if (Take("-")) {
       ECHELON_ASSIGN_OR_RETURN(TermPtr value, Unary(depth + 1));
+      if (value->kind == Term::kNumber) return Number({-value->number.num, value->number.den});
       return Call("Mul", {Number({-1}), std::move(value)});
     }
     ECHELON_ASSIGN_OR_RETURN(TermPtr base, Atom(depth));
@@ -230,7 +231,7 @@ Printed PrintProduct(const Term& term) {
   std::string out;
   for (size_t i = 0; i < term.arguments.size(); ++i) {
     if (i == 0 && term.arguments.size() > 1 && IsMinusOne(*term.arguments[0])) {
-      out = "-";
+      out.push_back('-');
       continue;
     }
     const bool first = out.empty() || out == "-";
