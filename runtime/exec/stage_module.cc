@@ -1,0 +1,237 @@
+#include "runtime/exec/stage_module.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/clone.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <c10/core/InferenceMode.h>
+
+#include <chrono>
+#include <map>
+#include <tuple>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "runtime/exec/convert.h"
+#include "runtime/exec/program.h"
+
+namespace echelon::exec {
+namespace {
+
+using c10::IValue;
+using graph::Graph;
+using graph::ValueId;
+using Clock = std::chrono::steady_clock;
+
+std::string FirstLine(const std::string& text) { return std::string(text.substr(0, text.find('\n'))); }
+
+class TorchStage final : public StageModule {
+ public:
+  TorchStage(const Graph& graph, const plan::Stage& stage, Program program, std::vector<int64_t>* node_times_ns)
+      : graph_(graph), stage_(stage), program_(std::move(program)), node_times_ns_(node_times_ns) {
+    frame_.resize(program_.slots.size());
+    for (const ValueId id : stage_.receives) received_[id] = program_.slots.at(id);
+  }
+
+  // Weights stay in their slots from here on.
+  absl::Status LoadWeights(weights::WeightSource& source, const LoadOptions& options) {
+    std::vector<weights::Range> ranges;
+    std::map<std::tuple<std::string, uint64_t, uint64_t>, size_t> range_of;  // tied parameters share theirs
+    for (size_t i = 0; i < graph_.stored.size(); ++i) {
+      const graph::Stored& stored = graph_.stored[i];
+      if (program_.stored_slots[i] < 0) continue;
+      if (range_of.try_emplace({stored.path, stored.offset, stored.nbytes}, ranges.size()).second)
+        ranges.push_back({stored.path, stored.offset, stored.nbytes});
+    }
+    absl::StatusOr<weights::Loaded> loaded = weights::Load(source, ranges, options.threads, options.progress);
+    if (!loaded.ok())
+      return absl::Status(loaded.status().code(), absl::StrCat("stage ", stage_.rank, ": ", loaded.status().message()));
+    weights_ = loaded->arena;
+    const c10::InferenceMode inference;
+    for (size_t i = 0; i < graph_.stored.size(); ++i) {
+      const int slot = program_.stored_slots[i];
+      if (slot < 0) continue;
+      const graph::Stored& stored = graph_.stored[i];
+      const size_t range = range_of.at({stored.path, stored.offset, stored.nbytes});
+      frame_[slot] = Bind(stored, loaded->at[range], loaded->arena);
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Run(link::Frame& frame) override {
+    const c10::InferenceMode inference;
+    absl::Status status = Feed(frame);
+    for (size_t i = 0; status.ok() && i < program_.instructions.size(); ++i) status = Execute(program_.instructions[i]);
+    if (status.ok()) status = Collect(frame);
+    Forget();
+    return status;
+  }
+
+  uint64_t weight_bytes() const override { return weights_ ? weights_->nbytes() : 0; }
+
+ private:
+  static at::Tensor Bind(const graph::Stored& stored, std::byte* data, const std::shared_ptr<weights::Arena>& arena) {
+    const auto options = at::TensorOptions().dtype(ToTorch(stored.dtype));
+    if (stored.nbytes == 0) return at::empty(stored.shape, options);
+    std::byte* begin = data + stored.storage_offset * static_cast<int64_t>(ElementBytes(stored.dtype));
+    return at::from_blob(begin, stored.shape, stored.strides, [arena](void*) {}, options);
+  }
+
+  absl::Status Feed(link::Frame& frame) {
+    size_t fed = 0;
+    for (link::Frame::TensorValue& value : frame.tensors) {
+      const auto slot = received_.find(static_cast<ValueId>(value.value));
+      if (slot == received_.end()) return Unexpected(value.value);
+      const graph::Value& declared = graph_.values[value.value];
+      if (declared.type != graph::ValueType::kTensor || declared.dtype != value.tensor.dtype ||
+          declared.shape.size() != value.tensor.shape.size())
+        return absl::InvalidArgumentError(absl::StrCat(
+            "stage ", stage_.rank, ": value ", declared.name, " arrives as ", std::string(Name(value.tensor.dtype)), "[",
+            ShapeText(value.tensor.shape), "], the graph has ", std::string(Name(declared.dtype)), " of ", declared.shape.size(), " dimensions"));
+      frame_[slot->second] = ToTorch(value.tensor);
+      ++fed;
+    }
+    for (const link::Frame::ScalarValue& value : frame.scalars) {
+      const auto slot = received_.find(static_cast<ValueId>(value.value));
+      if (slot == received_.end()) return Unexpected(value.value);
+      frame_[slot->second] = std::visit([](auto number) { return IValue(number); }, value.scalar);
+      ++fed;
+    }
+    frame.tensors.clear();
+    frame.scalars.clear();
+    if (fed == received_.size()) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat("stage ", stage_.rank, ": a step brings ", fed, " values, the plan has ", received_.size()));
+  }
+
+  absl::Status Unexpected(uint32_t value) const {
+    return absl::InvalidArgumentError(
+        absl::StrCat("stage ", stage_.rank, ": a step brings value ", value, ", which the plan does not send here"));
+  }
+
+  absl::Status Execute(const Instruction& instruction) {
+    const auto start = node_times_ns_ ? Clock::now() : Clock::time_point();
+    try {
+      stack_.clear();
+      for (const ArgumentTemplate& argument : instruction.arguments) stack_.push_back(Materialise(argument));
+      if (instruction.op) instruction.op->callBoxed(stack_);
+      else stack_ = {instruction.python(stack_)};
+      Store(instruction);
+    } catch (const c10::Error& error) {
+      return Failed(instruction, error.what_without_backtrace());
+    } catch (const std::exception& error) {
+      return Failed(instruction, error.what());
+    }
+    for (const int slot : instruction.frees) frame_[slot] = IValue();
+    if (node_times_ns_)
+      (*node_times_ns_)[instruction.index] +=
+          std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count();
+    return absl::OkStatus();
+  }
+
+  absl::Status Failed(const Instruction& instruction, const std::string& why) const {
+    const std::string module = instruction.node->module.empty() ? "" : absl::StrCat(" of ", instruction.node->module);
+    return absl::InternalError(absl::StrCat("stage ", stage_.rank, ", node ", instruction.node->name, module, " (",
+                                            instruction.node->target, "): ", FirstLine(why)));
+  }
+
+  IValue Materialise(const ArgumentTemplate& argument) const {
+    const auto get = [&](const Operand& operand) -> const IValue& {
+      return operand.slot < 0 ? operand.literal : frame_[operand.slot];
+    };
+    const auto fill = [&](auto list, auto convert) -> IValue {
+      list.reserve(argument.operands.size());
+      for (const Operand& operand : argument.operands) list.push_back(convert(get(operand)));
+      return list;
+    };
+    switch (argument.form) {
+      case ArgumentTemplate::kTensors:
+        return fill(c10::List<at::Tensor>(), [](const IValue& v) { return v.toTensor(); });
+      case ArgumentTemplate::kOptionalTensors:
+        return fill(c10::List<std::optional<at::Tensor>>(), [](const IValue& v) { return v.toOptional<at::Tensor>(); });
+      case ArgumentTemplate::kInts:
+        return fill(c10::List<int64_t>(), [](const IValue& v) { return v.toScalar().toLong(); });
+      case ArgumentTemplate::kFloats:
+        return fill(c10::List<double>(), [](const IValue& v) { return v.toScalar().toDouble(); });
+      case ArgumentTemplate::kItem: break;
+    }
+    const IValue& value = get(argument.operands[0]);
+    return argument.coerce ? Coerce(value, *argument.coerce) : value;
+  }
+
+  void Store(const Instruction& instruction) {
+    size_t next = 0;
+    const auto store = [&](IValue value) {
+      if (next >= instruction.results.size()) throw std::runtime_error("returns more values than the graph names");
+      frame_[instruction.results[next++]] = std::move(value);
+    };
+    size_t position = 0;  // among the node's results, to know lists from values
+    for (IValue& result : stack_) {
+      const auto& declared = instruction.node->results;
+      const bool is_list = position < declared.size() && declared[position].is_list;
+      ++position;
+      if (is_list && result.isTensorList())
+        for (at::Tensor tensor : result.toTensorList()) store(std::move(tensor));
+      else if (is_list && result.isList())
+        for (const IValue& item : result.toListRef()) store(item);
+      else if (next < instruction.results.size())
+        store(std::move(result));  // an operator may return more than the graph keeps (trailing unused results)
+    }
+    if (next != instruction.results.size()) throw std::runtime_error("returns fewer values than the graph names");
+  }
+
+  absl::Status Collect(link::Frame& frame) {
+    for (const ValueId id : stage_.sends) {
+      const IValue& value = frame_[program_.slots.at(id)];
+      const auto wire = static_cast<uint32_t>(id);
+      if (value.isTensor()) frame.tensors.push_back({wire, FromTorch(Owned(value.toTensor()))});
+      else if (value.isInt()) frame.scalars.push_back({wire, value.toInt()});
+      else if (value.isDouble()) frame.scalars.push_back({wire, value.toDouble()});
+      else if (value.isBool()) frame.scalars.push_back({wire, value.toBool()});
+      else
+        return absl::InternalError(absl::StrCat("stage ", stage_.rank, ": value ", graph_.values[id].name,
+                                                " is neither a tensor nor a number and cannot leave the stage"));
+    }
+    return absl::OkStatus();
+  }
+
+  // A buffer that leaves the stage is copied: the next step may write to it while this one is still being sent.
+  at::Tensor Owned(const at::Tensor& tensor) const {
+    const auto* data = static_cast<const std::byte*>(tensor.const_data_ptr());
+    const bool is_weight = weights_ && data >= weights_->data() && data < weights_->data() + weights_->nbytes();
+    return is_weight ? tensor.clone(at::MemoryFormat::Preserve) : tensor;
+  }
+
+  // What is no weight is dead between steps.
+  void Forget() {
+    for (const auto& [id, slot] : program_.slots)
+      if (graph_.values[id].stored < 0) frame_[slot] = IValue();
+  }
+
+  const Graph& graph_;
+  const plan::Stage stage_;
+  const Program program_;
+  std::map<ValueId, int> received_;
+  std::vector<IValue> frame_;
+  torch::jit::Stack stack_;
+  std::shared_ptr<weights::Arena> weights_;
+  std::vector<int64_t>* node_times_ns_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<StageModule>> LoadStage(const graph::Graph& graph, const plan::Stage& stage,
+                                                       weights::WeightSource& source, const LoadOptions& options) {
+  absl::StatusOr<Program> program = Compile(graph, stage);
+  if (!program.ok()) return program.status();
+  auto module = std::make_unique<TorchStage>(graph, stage, *std::move(program), options.node_times_ns);
+  const absl::Status loaded = module->LoadWeights(source, options);
+  if (!loaded.ok()) return loaded;
+  return module;
+}
+
+void SetThreads(int threads) {
+  if (threads > 0) at::set_num_threads(threads);
+}
+
+}  // namespace echelon::exec

@@ -1,0 +1,47 @@
+// One stage's part of the graph, with its weights, ready to run.
+#ifndef ECHELON_RUNTIME_EXEC_STAGE_MODULE_H_
+#define ECHELON_RUNTIME_EXEC_STAGE_MODULE_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "runtime/graph/graph.h"
+#include "runtime/link/frame.h"
+#include "runtime/plan/plan.h"
+#include "runtime/weights/loader.h"
+
+namespace echelon::exec {
+
+// The seam between a stage and what computes it. Not thread-safe: one thread runs it.
+class StageModule {
+ public:
+  virtual ~StageModule() = default;
+
+  // Replaces the frame's values, which are the stage's `receives`, by its `sends`, which share no memory with the
+  // module's weights and buffers.
+  // kInvalidArgument: a value is missing or of another dtype; kInternal: an operator failed (node, target and why).
+  virtual absl::Status Run(link::Frame& frame) = 0;
+
+  virtual uint64_t weight_bytes() const = 0;
+};
+
+struct LoadOptions {
+  int threads = 0;                       // that read weights and run operators; 0: one a usable core
+  weights::Progress progress;
+  std::vector<int64_t>* node_times_ns = nullptr;  // when given, Run adds each node's time at its index in the graph
+};
+
+// Resolves every operator of graph nodes [stage.begin, stage.end), then reads the stage's weights, each record once.
+// Errors come before any weight is read, where they can: unknown operator (node and target), tensor, memory.
+absl::StatusOr<std::unique_ptr<StageModule>> LoadStage(const graph::Graph& graph, const plan::Stage& stage,
+                                                       weights::WeightSource& source, const LoadOptions& options);
+
+// Threads of torch's one pool; 0: one a usable core. Before the first Run.
+void SetThreads(int threads);
+
+}  // namespace echelon::exec
+
+#endif  // ECHELON_RUNTIME_EXEC_STAGE_MODULE_H_

@@ -1,0 +1,159 @@
+#include "runtime/weights/loader.h"
+
+#include <sched.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <fstream>
+#include <mutex>
+#include <thread>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+
+namespace echelon::weights {
+namespace {
+
+constexpr uint64_t kAlignBytes = 64;           // a cache line, and what vector loads like best
+constexpr uint64_t kHugePageBytes = 2 << 20;
+constexpr uint64_t kPieceBytes = 16 << 20;     // one read: large enough for the disk, small enough to share out
+
+uint64_t RoundUp(uint64_t bytes, uint64_t unit) { return (bytes + unit - 1) / unit * unit; }
+
+std::string Gibibytes(uint64_t bytes) { return absl::StrFormat("%.2f GiB", bytes / 1073741824.0); }
+
+int UsableCores() {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
+  return CPU_COUNT(&set);
+}
+
+uint64_t ReadNumber(const std::string& path, uint64_t otherwise) {
+  std::ifstream file(path);
+  uint64_t number = 0;
+  return file >> number ? number : otherwise;
+}
+
+// From inside a container its own cgroup is the root of the mount.
+struct Cgroup {
+  const char *limit, *used, *stat, *cache_key;
+};
+constexpr Cgroup kCgroup2{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current",
+                          "/sys/fs/cgroup/memory.stat", "file"};
+constexpr Cgroup kCgroup1{"/sys/fs/cgroup/memory/memory.limit_in_bytes",
+                          "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+                          "/sys/fs/cgroup/memory/memory.stat", "total_cache"};
+
+// Page cache counts as used memory but gives way.
+uint64_t PageCacheBytes(const Cgroup& cgroup) {
+  std::ifstream stat(cgroup.stat);
+  std::string key;
+  for (uint64_t number = 0; stat >> key >> number;)
+    if (key == cgroup.cache_key) return number;
+  return 0;
+}
+
+struct Piece {
+  const Range* range;
+  uint64_t begin, nbytes;  // within the range
+  std::byte* to;
+};
+
+std::vector<Piece> Pieces(const std::vector<Range>& ranges, const std::vector<std::byte*>& at) {
+  std::vector<Piece> pieces;
+  for (size_t i = 0; i < ranges.size(); ++i)
+    for (uint64_t begin = 0; begin < ranges[i].nbytes; begin += kPieceBytes)
+      pieces.push_back({&ranges[i], begin, std::min(kPieceBytes, ranges[i].nbytes - begin), at[i] + begin});
+  return pieces;
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<Arena>> Arena::Map(uint64_t nbytes) {
+  if (nbytes == 0) return std::shared_ptr<Arena>(new Arena(nullptr, 0, nullptr, 0));
+  const uint64_t mapped_bytes = RoundUp(nbytes, kHugePageBytes) + kHugePageBytes;
+  void* mapping = ::mmap(nullptr, mapped_bytes, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (mapping == MAP_FAILED)
+    return absl::ResourceExhaustedError(
+        absl::StrCat("no address space for ", Gibibytes(nbytes), " of weights: ", std::strerror(errno)));
+  auto* data = reinterpret_cast<std::byte*>(RoundUp(reinterpret_cast<uint64_t>(mapping), kHugePageBytes));
+  // Whole huge pages only: the tail on small pages keeps resident memory to the bytes used.
+  ::madvise(data, nbytes / kHugePageBytes * kHugePageBytes, MADV_HUGEPAGE);
+  return std::shared_ptr<Arena>(new Arena(mapping, mapped_bytes, data, nbytes));
+}
+
+Arena::~Arena() {
+  if (mapping_) ::munmap(mapping_, mapped_bytes_);
+}
+
+uint64_t AvailableMemoryBytes() {
+  uint64_t available = UINT64_MAX;
+  std::ifstream meminfo("/proc/meminfo");
+  for (std::string key; meminfo >> key;) {
+    uint64_t kib = 0;
+    if (key == "MemAvailable:" && meminfo >> kib) available = kib * 1024;
+    meminfo.ignore(256, '\n');
+  }
+  for (const Cgroup& cgroup : {kCgroup2, kCgroup1}) {
+    const uint64_t limit = ReadNumber(cgroup.limit, UINT64_MAX), used = ReadNumber(cgroup.used, 0);
+    if (limit > (uint64_t{1} << 60)) continue;  // "max", or v1's way to say so
+    const uint64_t kept = used - std::min(used, PageCacheBytes(cgroup));
+    available = std::min(available, limit - std::min(limit, kept));
+  }
+  return available;
+}
+
+absl::StatusOr<Loaded> Load(WeightSource& source, const std::vector<Range>& ranges, int threads,
+                            const Progress& progress) {
+  Loaded loaded;
+  uint64_t total = 0, block = 0;
+  std::vector<uint64_t> starts;
+  for (const Range& range : ranges) {
+    starts.push_back(block);
+    total += range.nbytes;
+    block = RoundUp(block + range.nbytes, kAlignBytes);
+  }
+  const uint64_t available = AvailableMemoryBytes();
+  if (block > available)
+    return absl::ResourceExhaustedError(absl::StrCat("the stage's weights need ", Gibibytes(block), " and ",
+                                                     Gibibytes(available),
+                                                     " of memory is left here; use more stages or --stage-memory"));
+  absl::StatusOr<std::shared_ptr<Arena>> arena = Arena::Map(block);
+  if (!arena.ok()) return arena.status();
+  loaded.arena = *arena;
+  for (const uint64_t start : starts) loaded.at.push_back(loaded.arena->data() + start);
+
+  const std::vector<Piece> pieces = Pieces(ranges, loaded.at);
+  std::atomic<size_t> next = 0;
+  std::atomic<uint64_t> done = 0;
+  std::mutex mutex;
+  absl::Status status;
+  const auto work = [&] {
+    for (size_t i = next++; i < pieces.size(); i = next++) {
+      const Piece& piece = pieces[i];
+      const absl::Status read =
+          source.Read(piece.range->path, piece.range->offset + piece.begin, {piece.to, piece.nbytes});
+      if (!read.ok()) {
+        const std::lock_guard lock(mutex);
+        status.Update(read);
+        next = pieces.size();
+        return;
+      }
+      const uint64_t sum = done += piece.nbytes;
+      if (progress) progress(static_cast<int64_t>(sum), static_cast<int64_t>(total));
+    }
+  };
+  const size_t workers = std::min<size_t>(threads > 0 ? threads : std::max(2, UsableCores()), pieces.size());
+  std::vector<std::jthread> pool;
+  for (size_t i = 1; i < workers; ++i) pool.emplace_back(work);
+  work();
+  pool.clear();
+  if (!status.ok()) return status;
+  return loaded;
+}
+
+}  // namespace echelon::weights

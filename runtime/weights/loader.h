@@ -1,0 +1,59 @@
+// Loads a stage's weight bytes into one block of memory, in parallel, straight into place.
+#ifndef ECHELON_RUNTIME_WEIGHTS_LOADER_H_
+#define ECHELON_RUNTIME_WEIGHTS_LOADER_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "runtime/weights/source.h"
+
+namespace echelon::weights {
+
+// Anonymous memory of its own mapping, on huge pages where the kernel has them: first touch of 4 KiB pages costs more
+// than the copy itself. Zeroed. Unmapped at destruction.
+class Arena {
+ public:
+  static absl::StatusOr<std::shared_ptr<Arena>> Map(uint64_t nbytes);
+  ~Arena();
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+  std::byte* data() const { return data_; }
+  uint64_t nbytes() const { return nbytes_; }
+
+ private:
+  Arena(void* mapping, uint64_t mapped_bytes, std::byte* data, uint64_t nbytes)
+      : mapping_(mapping), mapped_bytes_(mapped_bytes), data_(data), nbytes_(nbytes) {}
+  void* mapping_;
+  uint64_t mapped_bytes_;
+  std::byte* data_;
+  uint64_t nbytes_;
+};
+
+struct Range {
+  std::string path;
+  uint64_t offset = 0, nbytes = 0;
+};
+
+struct Loaded {
+  std::shared_ptr<Arena> arena;
+  std::vector<std::byte*> at;  // one a range, 64-byte aligned
+};
+
+// (loaded, total) bytes; called from reading threads, at most about every 16 MiB.
+using Progress = std::function<void(int64_t, int64_t)>;
+
+// Reads every range once. threads: 0 means one a usable core, at least two. Refuses, before it reads, what does not
+// fit the memory that this machine or its cgroup has left: kResourceExhausted names the bytes wanted and left.
+absl::StatusOr<Loaded> Load(WeightSource& source, const std::vector<Range>& ranges, int threads,
+                            const Progress& progress);
+
+// The least of MemAvailable and what the cgroup leaves; UINT64_MAX when neither can be read.
+uint64_t AvailableMemoryBytes();
+
+}  // namespace echelon::weights
+
+#endif  // ECHELON_RUNTIME_WEIGHTS_LOADER_H_
