@@ -5,6 +5,7 @@
 
 #include <mutex>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_replace.h"
 
 namespace echelon::group {
@@ -44,7 +45,12 @@ std::string HostOfPeer(const std::string& peer) {
 void RouteGrpcLog() {
   static std::once_flag once;
   std::call_once(once, [] {
-    gpr_set_log_function([](gpr_log_func_args* args) { spdlog::debug("gRPC: {}", args->message); });
+    gpr_set_log_function([](gpr_log_func_args* args) {
+      // The one thing of gRPC's that must be seen: the process aborts next.
+      const bool fatal = absl::StartsWith(args->message, "assertion failed");
+      spdlog::log(fatal ? spdlog::level::critical : spdlog::level::debug, "gRPC: {}",
+                  args->message);
+    });
   });
 }
 

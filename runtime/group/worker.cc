@@ -180,18 +180,19 @@ void Worker::Dial() {
     absl::MutexLock lock(&mutex_);
     ++live_streams_;
   }
-  stream_ =
-      WorkerStream::Start(address_, hello_,
-                          {.message =
-                               [this, dial](const v1::FromHead& message) {
-                                 loop_.Post([this, dial, message] { OnMessage(dial, message); });
-                               },
-                           .ended =
-                               [this, dial](const grpc::Status& status) {
-                                 loop_.Post([this, dial, status] { OnEnded(dial, status); });
-                                 absl::MutexLock lock(&mutex_);
-                                 --live_streams_;
-                               }});
+  stream_ = WorkerStream::Start(
+      address_, hello_,
+      {.message =
+           [this, dial](const v1::FromHead& message) {
+             loop_.Post([this, dial, message] { OnMessage(dial, message); });
+           },
+       .ended =
+           [this, dial](const grpc::Status& status, std::shared_ptr<WorkerStream> stream) {
+             loop_.Post(
+                 [this, dial, status, dies_here = std::move(stream)] { OnEnded(dial, status); });
+             absl::MutexLock lock(&mutex_);
+             --live_streams_;
+           }});
 }
 
 void Worker::OnTick() {

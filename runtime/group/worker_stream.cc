@@ -85,8 +85,8 @@ void WorkerStream::OnWriteDone(bool ok) {
 }
 
 void WorkerStream::OnDone(const grpc::Status& status) {
-  const std::shared_ptr<WorkerStream> self = std::move(self_);
-  callbacks_.ended(status);
+  const auto ended = callbacks_.ended;  // *this may be gone before the call returns
+  ended(status, std::move(self_));
 }
 
 }  // namespace echelon::group

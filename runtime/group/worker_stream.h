@@ -20,10 +20,11 @@ namespace echelon::group {
 class WorkerStream final : public grpc::ClientBidiReactor<v1::FromRank, v1::FromHead> {
  public:
   // From gRPC's threads, in order; must not block. ended: exactly once, after which nothing is
-  // called.
+  // called. It gets the stream so that it dies on another thread: the last channel's destructor
+  // joins gRPC's threads (1.51).
   struct Callbacks {
     std::function<void(const v1::FromHead&)> message;
-    std::function<void(const grpc::Status&)> ended;
+    std::function<void(const grpc::Status&, std::shared_ptr<WorkerStream>)> ended;
   };
   // Dials at once and says hello.
   static std::shared_ptr<WorkerStream> Start(const std::string& address, const v1::FromRank& hello,

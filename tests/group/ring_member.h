@@ -3,14 +3,14 @@
 #ifndef ECHELON_TESTS_GROUP_RING_MEMBER_H_
 #define ECHELON_TESTS_GROUP_RING_MEMBER_H_
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
 #include <utility>
-
-#include <spdlog/spdlog.h>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
@@ -22,7 +22,7 @@ namespace echelon::group {
 class RingMember : public Member {
  public:
   RingMember(int rank, int world) : rank_(rank), world_(world) {
-    spdlog::set_level(spdlog::level::off);
+    spdlog::set_level(spdlog::level::critical);
     listener_ = *link::TcpListener::Listen("127.0.0.1", 0, {});
   }
 
