@@ -172,7 +172,8 @@ std::string Print(const Graph& graph, int begin, int end, const std::vector<Valu
   for (int i = begin; i < end; ++i) lines.push_back(NodeLine(graph, graph.nodes[i]));
   std::vector<std::string> returned;
   for (const Item& item : returns) returned.push_back(ItemText(graph, item));
-  lines.push_back({absl::StrCat("    return ", absl::StrJoin(returned, ", ")), ""});
+  const std::string joined = absl::StrJoin(returned, ", ");
+  lines.push_back({absl::StrCat("    return", joined.empty() ? "" : " ", joined), ""});
   return Align(lines);
 }
 
