@@ -59,7 +59,8 @@ struct HttpListenerOptions {
   absl::Duration header_time =
       absl::Seconds(10);  // from a request's first byte to the end of its header
   absl::Duration idle_time = absl::Seconds(75);  // of a kept-alive connection between requests
-  // A body or an answer must move: its deadline is this plus a second for each 64 KiB.
+  // A body or an answer may not stand still for so long, nor take longer than this plus a second
+  // for each 64 KiB.
   absl::Duration transfer_time = absl::Seconds(20);
 };
 

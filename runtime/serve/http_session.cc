@@ -166,7 +166,7 @@ bool HttpSession::Claim(size_t bytes) {
 
 void HttpSession::ReadBody() {
   if (state_ == State::kClosed) return;
-  body_started_ = absl::Now();
+  transfer_started_ = absl::Now();
   if (parser_->is_done()) return Dispatch();
   OnBody({});
 }
@@ -176,7 +176,8 @@ void HttpSession::OnBody(beast::error_code error) {
   if (parser_->is_done()) return Dispatch();
   const size_t got = parser_->get().body().size();
   if (!Claim(got)) return;
-  stream_.expires_after(ToChrono(body_started_ + TransferTime(got) - absl::Now()));
+  const absl::Duration left = transfer_started_ + TransferTime(got) - absl::Now();
+  stream_.expires_after(ToChrono(std::min(left, shared_->options.transfer_time)));
   http::async_read_some(
       stream_, buffer_, *parser_,
       [self = shared_from_this()](beast::error_code error, size_t) { self->OnBody(error); });
@@ -234,19 +235,31 @@ void HttpSession::Reply(HttpReply reply, bool keep_alive) {
     response_->body().clear();
     response_->content_length(bytes);
   }
-  stream_.expires_after(ToChrono(TransferTime(response_->body().size())));
-  http::async_write(stream_, *response_,
-                    [self = shared_from_this(), keep_alive](beast::error_code error, size_t) {
-                      self->OnWritten(error, keep_alive);
-                    });
+  serializer_.emplace(*response_);
+  keep_alive_ = keep_alive;
+  transfer_started_ = absl::Now();
+  Write();
 }
 
-void HttpSession::OnWritten(beast::error_code error, bool keep_alive) {
+// Piece by piece, so that a client that stops reading is noticed long before the time for all of it
+// has passed.
+void HttpSession::Write() {
+  const absl::Duration left =
+      transfer_started_ + TransferTime(response_->body().size()) - absl::Now();
+  stream_.expires_after(ToChrono(std::min(left, shared_->options.transfer_time)));
+  http::async_write_some(
+      stream_, *serializer_,
+      [self = shared_from_this()](beast::error_code error, size_t) { self->OnWritten(error); });
+}
+
+void HttpSession::OnWritten(beast::error_code error) {
   if (state_ == State::kClosed) return;
+  if (error) return Close();
+  if (!serializer_->is_done()) return Write();
+  serializer_.reset();
   response_.reset();
   ReleaseBody();
-  if (error) return Close();
-  if (!keep_alive) return Linger();
+  if (!keep_alive_) return Linger();
   ReadHeader();
 }
 

@@ -55,7 +55,8 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   void WatchClient();
   void Reply(HttpReply reply, bool keep_alive);
   bool Claim(size_t bytes);
-  void OnWritten(boost::beast::error_code error, bool keep_alive);
+  void Write();
+  void OnWritten(boost::beast::error_code error);
   void RefuseUnread(int code, absl::string_view text);
   void Linger();
   void ReleaseBody();
@@ -69,15 +70,18 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   boost::beast::flat_buffer buffer_;
   std::optional<Parser> parser_;
   std::optional<boost::beast::http::response<boost::beast::http::string_body>> response_;
+  std::optional<boost::beast::http::response_serializer<boost::beast::http::string_body>>
+      serializer_;
   std::shared_ptr<std::atomic<bool>> cancelled_;
   std::function<void()> on_end_;
   State state_ = State::kIdle;
   absl::Time arrived_;
-  absl::Time body_started_;
+  absl::Time transfer_started_;  // of the body, then of the answer
   size_t claimed_bytes_ = 0;
   size_t lingered_bytes_ = 0;
   unsigned version_ = 11;
   bool head_ = false;
+  bool keep_alive_ = false;
   bool unread_ = false;  // some of the request will never be read
   bool finishing_ = false;
 };

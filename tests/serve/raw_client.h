@@ -40,13 +40,15 @@ class RawClient {
     if (fd_ >= 0) close(fd_);
     fd_ = -1;
   }
-  void Send(const std::string& bytes) {
+  // False: the peer has closed, or takes nothing for 10 s.
+  bool Send(const std::string& bytes) {
     size_t sent = 0;
     while (sent < bytes.size()) {
       const ssize_t n = send(fd_, bytes.data() + sent, bytes.size() - sent, MSG_NOSIGNAL);
-      if (n <= 0) return;
+      if (n <= 0) return false;
       sent += static_cast<size_t>(n);
     }
+    return true;
   }
   // True when the peer closes within 10 s; what it still sends is dropped.
   bool WaitForClose() {
