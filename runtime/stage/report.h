@@ -1,0 +1,34 @@
+// What a stage process tells the program that started it (echelon run), as JSON lines on a descriptor of its own.
+#ifndef ECHELON_RUNTIME_STAGE_REPORT_H_
+#define ECHELON_RUNTIME_STAGE_REPORT_H_
+
+#include <cstdint>
+#include <mutex>
+#include <string>
+
+namespace echelon::stage {
+
+// {"event": "ports", "group": n, "http": n, "grpc": n, "metrics": n}
+// {"event": "loading", "loaded": bytes, "total": bytes}        at most every 50 ms
+// {"event": "ready", "epoch": n}    {"event": "closed", "why": text}    {"event": "error", "message": text}
+class Report {
+ public:
+  explicit Report(int descriptor) : descriptor_(descriptor) {}  // negative: nobody listens
+
+  void Ports(int group, int http, int grpc, int metrics);
+  void Loading(int64_t loaded_bytes, int64_t total_bytes);
+  void Ready(uint64_t epoch);
+  void Closed(const std::string& why);
+  void Error(const std::string& message);
+
+ private:
+  void Write(const std::string& json);
+
+  const int descriptor_;
+  std::mutex mutex_;
+  int64_t last_loading_ms_ = 0;
+};
+
+}  // namespace echelon::stage
+
+#endif  // ECHELON_RUNTIME_STAGE_REPORT_H_

@@ -1,0 +1,279 @@
+// echelon-stage: wires one rank together. Order matters: ports first (a taken one is said before weights are read),
+// then the group, which loads and forms; the doors answer NOT_SERVING until it has.
+#include <malloc.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+#include <torch/version.h>
+
+#include <csignal>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "runtime/graph/printer.h"
+#include "runtime/plan/cost.h"
+#include "runtime/serve/grpc_server.h"
+#include "runtime/serve/http_server.h"
+#include "runtime/stage/driver.h"
+#include "runtime/stage/rank.h"
+#include "runtime/stage/report.h"
+#include "runtime/stage/stage_flags.h"
+
+namespace echelon::stage {
+namespace {
+
+constexpr char kVersion[] = "0.1.0";
+constexpr absl::Duration kStopGrace = absl::Seconds(5);  // for answers in flight when the process is told to stop
+constexpr int kPrintedNodes = 400;                       // a longer stage prints its code only by `echelon plan --code`
+
+class StageProcess {
+ public:
+  explicit StageProcess(StageFlags flags) : flags_(std::move(flags)), report_(flags_.report_fd) {}
+
+  absl::Status Run(const sigset_t& stop_signals) {
+    absl::Status status = Open();
+    if (status.ok()) status = Listen();
+    if (status.ok()) status = Join();
+    if (!status.ok()) return status;
+    std::thread signals([this, &stop_signals] {
+      int signal = 0;
+      sigwait(&stop_signals, &signal);
+      Stop();
+    });
+    status = node_->Wait();
+    if (!status.ok()) ::kill(::getpid(), SIGTERM);  // wakes the thread above
+    signals.join();
+    return status;
+  }
+
+  void Report(const absl::Status& status) { report_.Error(std::string(status.message())); }
+
+ private:
+  bool is_head() const { return flags_.rank == 0; }
+
+  absl::Status Open() {
+    absl::StatusOr<Model> model = OpenModel(flags_.model);
+    if (!model.ok()) return model.status();
+    model_ = *std::move(model);
+    if (flags_.chunks > 1 && !model_.batch.chunkable)
+      return absl::InvalidArgumentError(absl::StrCat("--chunks ", flags_.chunks, ": ", flags_.model,
+                                                     " cannot be split into micro-batches: ", model_.batch.why));
+    if (is_head()) {
+      const absl::StatusOr<plan::Options> options = ParsePlanFlags(flags_.plan, flags_.world, model_.graph);
+      if (!options.ok()) return options.status();
+      const absl::StatusOr<plan::Plan> plan = plan::MakePlan(model_.graph, model_.schemas, *options);
+      if (!plan.ok()) return plan.status();
+      plan_json_ = plan::ToJson(*plan, model_.graph);
+    }
+    metrics_ = std::make_unique<serve::Metrics>(serve::MetricsOptions{
+        .model = flags_.name, .rank = flags_.rank, .version = kVersion, .torch_version = TORCH_VERSION});
+    exec::SetThreads(flags_.threads);
+    return absl::OkStatus();
+  }
+
+  absl::Status Listen() {
+    if (flags_.world > 1) {
+      absl::StatusOr<std::unique_ptr<link::TcpListener>> listener =
+          link::TcpListener::Listen(flags_.bind, flags_.link_port, {});
+      if (!listener.ok()) return listener.status();
+      listener_ = *std::move(listener);
+    }
+    rank_ = std::make_unique<Rank>(Rank::Options{.rank = flags_.rank, .world = flags_.world, .threads = flags_.threads},
+                                   &model_.graph, listener_.get(), metrics_.get(), MakeHooks());
+    if (is_head())
+      driver_ = std::make_unique<Driver>(
+          Driver::Options{.name = flags_.name, .chunks = flags_.chunks, .window = flags_.window,
+                          .max_waiting = flags_.queue, .request_timeout = absl::Seconds(flags_.request_timeout_s)},
+          &model_.graph, model_.batch, metrics_.get(), [this](link::Frame frame) { rank_->Submit(std::move(frame)); });
+    return OpenDoors();
+  }
+
+  absl::Status OpenDoors() {
+    const absl::StatusOr<int64_t> max_bytes = ParseBytes(flags_.max_request_bytes);
+    if (!max_bytes.ok()) return absl::InvalidArgumentError(absl::StrCat("--max-request-bytes: ", max_bytes.status().message()));
+    const serve::RequestLog log = [this](const absl::Status& status, double seconds) {
+      metrics_->ObserveRequest(status, seconds);
+    };
+    serve::HttpServerOptions http{.backend = driver_.get(), .log = log};
+    http.listener.host = flags_.bind;
+    http.listener.port = flags_.http_port;
+    http.listener.max_body_bytes = static_cast<size_t>(*max_bytes);
+    http.max_request_time = absl::Seconds(flags_.request_timeout_s);
+    http.no_backend = absl::StrFormat("this is rank %d of %d; ask rank 0 at %s", flags_.rank, flags_.world, flags_.host);
+    http.ready = [this] { return Ready(); };
+    http.status_json = [this] { return StatusJson(); };
+    absl::StatusOr<std::unique_ptr<serve::HttpServer>> http_server = serve::HttpServer::Start(std::move(http));
+    if (!http_server.ok()) return http_server.status();
+    http_ = *std::move(http_server);
+    absl::StatusOr<std::unique_ptr<serve::GrpcServer>> grpc_server = serve::GrpcServer::Start(
+        {.host = flags_.bind, .port = flags_.grpc_port, .backend = driver_.get(), .services = {}, .model = flags_.name,
+         .max_message_bytes = static_cast<int>(std::min<int64_t>(*max_bytes, INT32_MAX)),
+         .max_request_time = absl::Seconds(flags_.request_timeout_s), .log = log});
+    if (!grpc_server.ok()) return grpc_server.status();
+    grpc_ = *std::move(grpc_server);
+    absl::StatusOr<std::unique_ptr<serve::MetricsServer>> metrics_server =
+        serve::MetricsServer::Start(metrics_.get(), flags_.bind, flags_.metrics_port);
+    if (!metrics_server.ok()) return metrics_server.status();
+    metrics_server_ = *std::move(metrics_server);
+    return absl::OkStatus();
+  }
+
+  absl::Status Join() {
+    const group::Identity self{.rank = flags_.rank, .world = flags_.world, .graph_digest = model_.graph.digest,
+                               .revision = flags_.revision, .incarnation = flags_.incarnation};
+    const group::Timing timing{.heartbeat = absl::Milliseconds(flags_.liveness_ms) / 7,
+                               .liveness = absl::Milliseconds(flags_.liveness_ms),
+                               .join = absl::Seconds(flags_.join_timeout_s)};
+    const int link_port = listener_ ? listener_->port() : 0;
+    const auto on_status = [this](const group::GroupStatus& status) { OnStatus(status); };
+    // The group may call back before the pointer is assigned: hooks that need it wait for the lock.
+    const std::lock_guard lock(node_mutex_);
+    if (is_head()) {
+      absl::StatusOr<std::unique_ptr<group::Node>> head = group::StartHead(
+          self, flags_.host, flags_.port, plan_json_, link_port, rank_.get(), timing, on_status);
+      if (!head.ok()) return head.status();
+      node_ = *std::move(head);
+    } else {
+      node_ = group::StartWorker(self, absl::StrCat(flags_.host, ":", flags_.port), link_port, flags_.advertise,
+                                 rank_.get(), timing, on_status);
+    }
+    report_.Ports(is_head() ? node_->port() : flags_.port, http_->port(), grpc_->port(), metrics_server_->port());
+    spdlog::info("{} on {}: HTTP {}, gRPC {}, metrics {}", is_head() ? absl::StrCat("head, joins at ", flags_.host, ":", node_->port()) : "worker",
+                 flags_.bind, http_->port(), grpc_->port(), metrics_server_->port());
+    return absl::OkStatus();
+  }
+
+  void Stop() {
+    spdlog::info("stopping");
+    if (driver_) driver_->SetWaiting("the server is shutting down");
+    const absl::Time deadline = absl::Now() + kStopGrace;
+    grpc_->Drain();
+    grpc_->Stop(deadline);
+    http_->Stop(deadline);
+    node_->Stop();
+  }
+
+  Rank::Hooks MakeHooks() {
+    Rank::Hooks hooks;
+    hooks.planned = [this](const plan::Plan& plan, const plan::Stage& stage) { Print(plan, stage); };
+    hooks.loaded = [this](uint64_t read_bytes, uint64_t weight_bytes) {
+      spdlog::info("loaded {} of weights, read {} from disk", plan::BytesText(weight_bytes), plan::BytesText(read_bytes));
+    };
+    hooks.result = [this](link::Frame frame) { driver_->OnResult(std::move(frame)); };
+    hooks.formed = [this](uint64_t epoch) {
+      if (driver_) driver_->EpochFormed(epoch);
+      formed_ = true;
+      grpc_->SetServing(true);
+      report_.Ready(epoch);
+      spdlog::info("ready: epoch {} of {} ranks", epoch, flags_.world);
+    };
+    hooks.closed = [this](const absl::Status& why) {
+      formed_ = false;
+      grpc_->SetServing(false);
+      if (driver_) driver_->EpochClosed(why);
+      report_.Closed(std::string(why.message()));
+      spdlog::warn("not ready: {}", std::string(why.message()));
+    };
+    hooks.failed = [this](uint64_t epoch, const absl::Status& why) {
+      const std::lock_guard lock(node_mutex_);
+      node_->ReportFailure(epoch, why);
+    };
+    return hooks;
+  }
+
+  void Print(const plan::Plan& plan, const plan::Stage& stage) {
+    std::string text = absl::StrFormat("stage %d of %d (%s, plan %s): %s, %s parameters, %s\n", stage.rank,
+                                       static_cast<int>(plan.stages.size()), plan.policy, plan.digest.substr(0, 8),
+                                       stage.modules.empty() ? "no module of its own" : absl::StrJoin(stage.modules, ", "),
+                                       plan::CountText(stage.parameters), plan::BytesText(stage.weight_bytes));
+    if (stage.end - stage.begin <= kPrintedNodes)
+      text += graph::PrintCode(model_.graph, stage.begin, stage.end, stage.receives, stage.sends);
+    else
+      text += absl::StrFormat("%d nodes; `echelon plan %s --stages %d --code` prints them\n", stage.end - stage.begin, flags_.model, flags_.world);
+    if (flags_.quiet) return;
+    std::fputs(text.c_str(), stdout);
+    std::fflush(stdout);
+  }
+
+  // Missing ranks by name: what Ready and refusals say while the group forms.
+  void OnStatus(const group::GroupStatus& status) {
+    std::vector<std::string> waiting;
+    for (const group::RankStatus& rank : status.ranks) {
+      if (rank.rank == flags_.rank && rank.total_bytes > 0) report_.Loading(rank.loaded_bytes, rank.total_bytes);
+      if (rank.phase != group::Phase::kReady) waiting.push_back(absl::StrCat("rank ", rank.rank, " (", std::string(group::Name(rank.phase)), ")"));
+    }
+    if (driver_ && !status.formed) driver_->SetWaiting(absl::StrCat("waiting for ", absl::StrJoin(waiting, ", ")));
+    const std::lock_guard lock(status_mutex_);
+    status_ = status;
+  }
+
+  absl::Status Ready() const {
+    if (driver_) return driver_->Ready();
+    return formed_ ? absl::OkStatus() : absl::UnavailableError("the group is not formed");
+  }
+
+  std::string StatusJson() const {
+    const std::lock_guard lock(status_mutex_);
+    nlohmann::json ranks = nlohmann::json::array();
+    for (const group::RankStatus& rank : status_.ranks)
+      ranks.push_back({{"rank", rank.rank}, {"phase", std::string(group::Name(rank.phase))}, {"address", rank.address},
+                       {"incarnation", rank.incarnation}, {"loadedBytes", rank.loaded_bytes},
+                       {"totalBytes", rank.total_bytes}, {"joins", rank.joins}, {"lastError", rank.last_error}});
+    return nlohmann::json{{"model", flags_.name}, {"rank", flags_.rank}, {"world", flags_.world},
+                          {"revision", flags_.revision}, {"digest", model_.graph.digest}, {"epoch", status_.epoch},
+                          {"formed", formed_.load()}, {"ranks", ranks}}.dump();
+  }
+
+  const StageFlags flags_;
+  stage::Report report_;
+  Model model_;
+  std::string plan_json_;
+  std::atomic<bool> formed_ = false;
+  mutable std::mutex status_mutex_;
+  group::GroupStatus status_;
+  std::unique_ptr<serve::Metrics> metrics_;
+  std::unique_ptr<link::TcpListener> listener_;
+  std::unique_ptr<Rank> rank_;
+  std::unique_ptr<Driver> driver_;
+  std::unique_ptr<serve::HttpServer> http_;
+  std::unique_ptr<serve::GrpcServer> grpc_;
+  std::unique_ptr<serve::MetricsServer> metrics_server_;
+  std::mutex node_mutex_;
+  std::unique_ptr<group::Node> node_;
+};
+
+// Keeps the allocator from giving activations' memory back and faulting it in again at every step.
+void TuneAllocator() {
+  ::mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  ::mallopt(M_TRIM_THRESHOLD, 256 << 20);
+}
+
+int Main(int argc, char** argv) {
+  StageFlags flags;
+  if (const std::optional<int> status = ParseStageFlags(argc, argv, &flags)) return *status;
+  TuneAllocator();
+  std::signal(SIGPIPE, SIG_IGN);
+  sigset_t stop_signals;
+  sigemptyset(&stop_signals);
+  sigaddset(&stop_signals, SIGINT);
+  sigaddset(&stop_signals, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &stop_signals, nullptr);  // before any thread: all inherit it, one takes the signal
+  auto logger = spdlog::stderr_logger_mt("echelon");
+  logger->set_pattern(absl::StrFormat("%%H:%%M:%%S.%%e rank %d %%l: %%v", flags.rank));
+  spdlog::set_default_logger(logger);
+  serve::RouteGrpcLog();
+  StageProcess process(flags);
+  const absl::Status status = process.Run(stop_signals);
+  if (status.ok()) return 0;
+  process.Report(status);
+  std::fprintf(stderr, "echelon-stage: rank %d: %s\n", flags.rank, std::string(status.message()).c_str());
+  return 1;
+}
+
+}  // namespace
+}  // namespace echelon::stage
+
+int main(int argc, char** argv) { return echelon::stage::Main(argc, argv); }
