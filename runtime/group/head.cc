@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "proto/group.grpc.pb.h"
 #include "runtime/group/formation.h"
 #include "runtime/group/group.h"
@@ -16,6 +15,7 @@
 #include "runtime/group/member_thread.h"
 #include "runtime/group/wire.h"
 #include "runtime/link/socket.h"
+#include "runtime/sync/mutex.h"
 
 namespace echelon::group {
 namespace {
@@ -46,7 +46,7 @@ class Head final : public Node, v1::Group::CallbackService {
         link_port_(link_port),
         timing_(timing),
         on_status_(std::move(on_status)),
-        formation_(self, timing, FirstEpoch(), absl::Now()),
+        formation_(self, timing, FirstEpoch(), SteadyNow()),
         status_(formation_.status()),
         member_(member, timing.open, CallbacksOfMember()),
         loop_(timing.heartbeat / 4, [this] { OnTick(); }) {}
@@ -58,13 +58,13 @@ class Head final : public Node, v1::Group::CallbackService {
   int port() const override { return port_; }
 
   GroupStatus status() const override {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     return status_;
   }
 
   absl::Status Wait() override {
-    absl::MutexLock lock(&mutex_);
-    mutex_.Await(absl::Condition(&ended_));
+    MutexLock lock(&mutex_);
+    mutex_.Await([this] { return ended_; });
     return result_;
   }
 
@@ -117,12 +117,12 @@ class Head final : public Node, v1::Group::CallbackService {
   std::string token_;
   absl::Time next_heartbeat_;
 
-  mutable absl::Mutex mutex_;
+  mutable Mutex mutex_;
   GroupStatus status_ ABSL_GUARDED_BY(mutex_);
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status result_ ABSL_GUARDED_BY(mutex_);
   int live_streams_ ABSL_GUARDED_BY(mutex_) = 0;  // that may still call back
-  absl::Mutex stop_mutex_;
+  Mutex stop_mutex_;
   bool stopped_ ABSL_GUARDED_BY(stop_mutex_) = false;
 
   MemberThread member_;
@@ -158,7 +158,7 @@ absl::Status Head::Start(const std::string& host, int port) {
 }
 
 void Head::Stop() {
-  absl::MutexLock once(&stop_mutex_);
+  MutexLock once(&stop_mutex_);
   if (std::exchange(stopped_, true)) return;
   if (server_ != nullptr && port_ != 0) {
     loop_.Post([this] {
@@ -166,13 +166,13 @@ void Head::Stop() {
       Finish(absl::OkStatus());
     });
     {
-      absl::MutexLock lock(&mutex_);
-      mutex_.Await(absl::Condition(&ended_));
+      MutexLock lock(&mutex_);
+      mutex_.Await([this] { return ended_; });
     }
     server_->Shutdown(absl::ToChronoTime(absl::Now() + kShutdownTimeout));
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     const auto idle = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return live_streams_ == 0; };
-    mutex_.Await(absl::Condition(&idle));
+    mutex_.Await(idle);
   }
   loop_.Stop();
   member_.Stop();
@@ -185,7 +185,7 @@ grpc::ServerBidiReactor<v1::FromRank, v1::FromHead>* Head::Join(
   const StreamId id = next_stream_.fetch_add(1);
   const std::shared_ptr<HeadStream> stream = HeadStream::Create(context);
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     ++live_streams_;
   }
   loop_.Post([this, id, stream] {
@@ -194,7 +194,7 @@ grpc::ServerBidiReactor<v1::FromRank, v1::FromHead>* Head::Join(
       return stream->End(
           grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "too many streams; try again later"));
     }
-    streams_[id] = Stream{.stream = stream, .began = absl::Now()};
+    streams_[id] = Stream{.stream = stream, .began = SteadyNow()};
   });
   stream->Begin(
       {.message =
@@ -207,7 +207,7 @@ grpc::ServerBidiReactor<v1::FromRank, v1::FromHead>* Head::Join(
        .ended =
            [this, id] {
              loop_.Post([this, id] { streams_.erase(id); });
-             absl::MutexLock lock(&mutex_);
+             MutexLock lock(&mutex_);
              --live_streams_;
            }});
   return stream.get();
@@ -237,7 +237,7 @@ MemberThread::Callbacks Head::CallbacksOfMember() {
 }
 
 void Head::OnTick() {
-  const absl::Time now = absl::Now();
+  const absl::Time now = SteadyNow();
   if (now >= next_heartbeat_) {
     next_heartbeat_ = now + timing_.heartbeat;
     for (auto& [id, stream] : streams_) stream.stream->SendHeartbeat();
@@ -296,10 +296,10 @@ void Head::OnHello(StreamId id, Stream* stream, const v1::Hello& hello) {
 
 void Head::Apply(const Event& event) {
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     if (ended_) return;
   }
-  const std::vector<Action> actions = formation_.On(event, absl::Now());
+  const std::vector<Action> actions = formation_.On(event, SteadyNow());
   for (const Action& action : actions) {
     std::visit([this](const auto& one) { Do(one); }, action);
   }
@@ -312,7 +312,7 @@ void Head::Apply(const Event& event) {
 void Head::PublishStatus() {
   const GroupStatus status = formation_.status();
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     status_ = status;
   }
   if (on_status_) on_status_(status);
@@ -383,7 +383,7 @@ void Head::EndStreams(const grpc::Status& status) {
 }
 
 void Head::Finish(const absl::Status& result) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   if (std::exchange(ended_, true)) return;
   result_ = result;
 }

@@ -16,14 +16,14 @@ void HeadStream::Begin(Callbacks callbacks) {
 }
 
 void HeadStream::Send(const v1::FromHead& message) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   if (ending_) return;
   out_.push_back(message);
   if (!writing_) Write();
 }
 
 void HeadStream::SendHeartbeat() {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   if (ending_ || writing_) return;
   out_.emplace_back().mutable_heartbeat();
   Write();
@@ -35,7 +35,7 @@ void HeadStream::Write() {
 }
 
 void HeadStream::End(const grpc::Status& status) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   if (ending_) return;
   ending_ = true;
   status_ = status;
@@ -43,7 +43,7 @@ void HeadStream::End(const grpc::Status& status) {
 }
 
 void HeadStream::Abort() {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   if (finished_) return;  // the context may be gone
   context_->TryCancel();
   if (!ending_) status_ = grpc::Status(grpc::StatusCode::UNAVAILABLE, "dropped");
@@ -67,7 +67,7 @@ void HeadStream::OnReadDone(bool ok) {
 }
 
 void HeadStream::OnWriteDone(bool ok) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   writing_ = false;
   out_.pop_front();
   if (!ok) out_.clear();

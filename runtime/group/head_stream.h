@@ -10,8 +10,8 @@
 #include <string>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "proto/group.grpc.pb.h"
+#include "runtime/sync/mutex.h"
 
 namespace echelon::group {
 
@@ -55,7 +55,7 @@ class HeadStream final : public grpc::ServerBidiReactor<v1::FromRank, v1::FromHe
   v1::FromRank in_;
   std::shared_ptr<HeadStream> self_;  // until OnDone
 
-  absl::Mutex mutex_;
+  Mutex mutex_;
   std::deque<v1::FromHead> out_
       ABSL_GUARDED_BY(mutex_);  // the front is being written when writing_
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;

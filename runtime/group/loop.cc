@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "runtime/sync/steady_clock.h"
+
 namespace echelon::group {
 
 Loop::Loop(absl::Duration tick, std::function<void()> on_tick)
@@ -10,35 +12,35 @@ Loop::Loop(absl::Duration tick, std::function<void()> on_tick)
 Loop::~Loop() { Stop(); }
 
 void Loop::Start() {
-  absl::MutexLock lock(&join_mutex_);
+  MutexLock lock(&join_mutex_);
   thread_ = std::thread([this] { Run(); });
 }
 
 void Loop::Post(std::function<void()> task) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   if (!stopped_) tasks_.push_back(std::move(task));
 }
 
 void Loop::Stop() {
   std::deque<std::function<void()>> dropped;
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     stopped_ = true;
     dropped.swap(tasks_);
   }
-  absl::MutexLock lock(&join_mutex_);
+  MutexLock lock(&join_mutex_);
   if (thread_.joinable()) thread_.join();
 }
 
 void Loop::Run() {
-  absl::Time next_tick = absl::Now() + tick_;
+  absl::Time next_tick = SteadyNow() + tick_;
   const auto ready = [this]()
                          ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return stopped_ || !tasks_.empty(); };
   for (;;) {
     std::deque<std::function<void()>> tasks;
     {
-      absl::MutexLock lock(&mutex_);
-      mutex_.AwaitWithDeadline(absl::Condition(&ready), next_tick);
+      MutexLock lock(&mutex_);
+      mutex_.AwaitUntil(ready, next_tick);
       if (stopped_) return;
       if (!tasks_.empty()) {
         tasks.push_back(std::move(tasks_.front()));
@@ -46,9 +48,9 @@ void Loop::Run() {
       }
     }
     for (const auto& task : tasks) task();
-    if (absl::Now() < next_tick) continue;
+    if (SteadyNow() < next_tick) continue;
     on_tick_();
-    next_tick = absl::Now() + tick_;
+    next_tick = SteadyNow() + tick_;
   }
 }
 

@@ -7,8 +7,8 @@
 #include <thread>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "runtime/sync/mutex.h"
 
 namespace echelon::group {
 
@@ -29,10 +29,10 @@ class Loop {
 
   const absl::Duration tick_;
   const std::function<void()> on_tick_;
-  absl::Mutex mutex_;
+  Mutex mutex_;
   std::deque<std::function<void()>> tasks_ ABSL_GUARDED_BY(mutex_);
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
-  absl::Mutex join_mutex_;  // Stop may be called twice at once
+  Mutex join_mutex_;  // Stop may be called twice at once
   std::thread thread_ ABSL_GUARDED_BY(join_mutex_);
 };
 

@@ -2,10 +2,12 @@
 
 #include <utility>
 
+#include "runtime/sync/mutex.h"
+
 namespace echelon::group {
 
 struct MemberThread::Progress {
-  absl::Mutex mutex;
+  Mutex mutex;
   const Callbacks* callbacks ABSL_GUARDED_BY(mutex) = nullptr;  // null once the thread is gone
 };
 
@@ -15,7 +17,7 @@ MemberThread::MemberThread(Member* member, absl::Duration open_timeout, Callback
       callbacks_(std::move(callbacks)),
       progress_(std::make_shared<Progress>()) {
   {
-    absl::MutexLock lock(&progress_->mutex);
+    MutexLock lock(&progress_->mutex);
     progress_->callbacks = &callbacks_;
   }
   loop_.Start();
@@ -26,7 +28,7 @@ MemberThread::~MemberThread() { Stop(); }
 void MemberThread::Load(uint64_t tag, const std::string& plan_json) {
   loop_.Post([this, tag, plan_json] {
     const auto report = [progress = progress_, tag](int64_t loaded_bytes, int64_t total_bytes) {
-      absl::MutexLock lock(&progress->mutex);
+      MutexLock lock(&progress->mutex);
       if (progress->callbacks != nullptr)
         progress->callbacks->progress(tag, loaded_bytes, total_bytes);
     };
@@ -66,7 +68,7 @@ void MemberThread::Stop() {
   member_->CancelOpen(UINT64_MAX);
   loop_.Stop();
   CloseNow(UINT64_MAX, absl::UnavailableError("this rank is leaving its group"));
-  absl::MutexLock lock(&progress_->mutex);
+  MutexLock lock(&progress_->mutex);
   progress_->callbacks = nullptr;
 }
 

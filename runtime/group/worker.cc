@@ -5,13 +5,13 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "proto/group.grpc.pb.h"
 #include "runtime/group/group.h"
 #include "runtime/group/loop.h"
 #include "runtime/group/member_thread.h"
 #include "runtime/group/wire.h"
 #include "runtime/group/worker_stream.h"
+#include "runtime/sync/mutex.h"
 
 namespace echelon::group {
 namespace {
@@ -34,13 +34,13 @@ class Worker final : public Node {
   int port() const override { return 0; }
 
   GroupStatus status() const override {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     return status_;
   }
 
   absl::Status Wait() override {
-    absl::MutexLock lock(&mutex_);
-    mutex_.Await(absl::Condition(&ended_));
+    MutexLock lock(&mutex_);
+    mutex_.Await([this] { return ended_; });
     return result_;
   }
 
@@ -89,12 +89,12 @@ class Worker final : public Node {
   bool ever_formed_ = false, progress_due_ = false, done_ = false;
   GroupStatus current_;
 
-  mutable absl::Mutex mutex_;
+  mutable Mutex mutex_;
   GroupStatus status_ ABSL_GUARDED_BY(mutex_);
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status result_ ABSL_GUARDED_BY(mutex_);
   int live_streams_ ABSL_GUARDED_BY(mutex_) = 0;  // that may still call back
-  absl::Mutex stop_mutex_;
+  Mutex stop_mutex_;
   bool stopped_ ABSL_GUARDED_BY(stop_mutex_) = false;
 
   MemberThread member_;
@@ -122,28 +122,28 @@ Worker::Worker(const Identity& self, const std::string& address, int link_port,
   hello->set_advertise(advertise);
   current_.ranks.push_back(RankStatus{.rank = self.rank, .incarnation = self.incarnation});
   status_ = current_;
-  connected_until_ = absl::Now();
+  connected_until_ = SteadyNow();
   log_at_ = connected_until_ + kLogEvery;
   loop_.Start();
   loop_.Post([this] { Dial(); });
 }
 
 void Worker::Stop() {
-  absl::MutexLock once(&stop_mutex_);
+  MutexLock once(&stop_mutex_);
   if (std::exchange(stopped_, true)) return;
   loop_.Post([this] { End(absl::OkStatus()); });
   {
-    absl::MutexLock lock(&mutex_);
-    mutex_.Await(absl::Condition(&ended_));
+    MutexLock lock(&mutex_);
+    mutex_.Await([this] { return ended_; });
   }
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     const auto idle = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return live_streams_ == 0; };
-    if (!mutex_.AwaitWithTimeout(absl::Condition(&idle), kGoodbyeTimeout)) {
+    if (!mutex_.AwaitUntil(idle, SteadyNow() + kGoodbyeTimeout)) {
       loop_.Post([this] {
         if (stream_ != nullptr) stream_->Abort();
       });
-      mutex_.Await(absl::Condition(&idle));
+      mutex_.Await(idle);
     }
   }
   loop_.Stop();
@@ -175,9 +175,9 @@ void Worker::Dial() {
   if (done_) return;
   const uint64_t dial = ++dial_;
   answered_ = false;
-  dialled_at_ = absl::Now();
+  dialled_at_ = SteadyNow();
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     ++live_streams_;
   }
   stream_ = WorkerStream::Start(
@@ -190,14 +190,14 @@ void Worker::Dial() {
            [this, dial](const grpc::Status& status, std::shared_ptr<WorkerStream> stream) {
              loop_.Post(
                  [this, dial, status, dies_here = std::move(stream)] { OnEnded(dial, status); });
-             absl::MutexLock lock(&mutex_);
+             MutexLock lock(&mutex_);
              --live_streams_;
            }});
 }
 
 void Worker::OnTick() {
   if (done_) return;
-  const absl::Time now = absl::Now();
+  const absl::Time now = SteadyNow();
   if (stream_ == nullptr) {
     CheckDeadline(now);
     if (!done_ && now >= next_dial_) Dial();
@@ -235,7 +235,7 @@ void Worker::CheckDeadline(absl::Time now) {
 
 void Worker::OnMessage(uint64_t dial, const v1::FromHead& message) {
   if (dial != dial_ || stream_ == nullptr || done_) return;
-  heard_ = absl::Now();
+  heard_ = SteadyNow();
   if (!std::exchange(answered_, true)) pause_ = kFirstRedialPause;
   connected_until_ = heard_;
   switch (message.kind_case()) {
@@ -315,7 +315,7 @@ void Worker::Detach(const std::string& why) {
   CloseEpoch(absl::UnavailableError(absl::StrCat("lost the head at ", address_, ": ", why)));
   current_.ranks[0].last_error = why;
   SetPhase(Phase::kMissing);
-  next_dial_ = absl::Now() + pause_;
+  next_dial_ = SteadyNow() + pause_;
   pause_ = std::min(pause_ * 2, kLongestRedialPause);
 }
 
@@ -356,7 +356,7 @@ void Worker::End(const absl::Status& result) {
   }
   current_.ranks[0].last_error = std::string(result.message());
   SetPhase(Phase::kMissing);
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   ended_ = true;
   result_ = result;
 }
@@ -368,7 +368,7 @@ void Worker::SetPhase(Phase phase) {
 
 void Worker::Publish() {
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     status_ = current_;
   }
   if (on_status_) on_status_(current_);

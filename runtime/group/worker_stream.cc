@@ -35,14 +35,14 @@ std::shared_ptr<WorkerStream> WorkerStream::Start(const std::string& address,
 }
 
 void WorkerStream::Send(const v1::FromRank& message) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   if (ending_) return;
   out_.push_back(message);
   if (!writing_) Write();
 }
 
 void WorkerStream::SendHeartbeat() {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   if (ending_ || writing_) return;
   out_.emplace_back().mutable_heartbeat();
   Write();
@@ -54,7 +54,7 @@ void WorkerStream::Write() {
 }
 
 void WorkerStream::End() {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   if (ending_) return;
   ending_ = true;
   if (!writing_) StartWritesDone();
@@ -67,13 +67,13 @@ void WorkerStream::OnReadDone(bool ok) {
     callbacks_.message(in_);
     return StartRead(&in_);
   }
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   ending_ = true;
   if (std::exchange(held_, false)) RemoveHold();
 }
 
 void WorkerStream::OnWriteDone(bool ok) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   writing_ = false;
   out_.pop_front();
   if (!ok) {

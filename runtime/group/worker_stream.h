@@ -11,8 +11,8 @@
 #include <string>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "proto/group.grpc.pb.h"
+#include "runtime/sync/mutex.h"
 
 namespace echelon::group {
 
@@ -49,7 +49,7 @@ class WorkerStream final : public grpc::ClientBidiReactor<v1::FromRank, v1::From
   v1::FromHead in_;
   std::shared_ptr<WorkerStream> self_;  // until OnDone
 
-  absl::Mutex mutex_;
+  Mutex mutex_;
   std::deque<v1::FromRank> out_
       ABSL_GUARDED_BY(mutex_);  // the front is being written when writing_
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;

@@ -72,7 +72,7 @@ std::shared_ptr<void> BufferPool::Take(size_t nbytes) {
   if (bytes >= kHugePage) bytes = RoundUp(bytes, kHugePage);
   void* data = nullptr;
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     // The block used last is the one whose bytes are still in the caches.
     for (auto block = free_.rbegin(); block != free_.rend(); ++block) {
       if (block->bytes != bytes) continue;
@@ -88,14 +88,14 @@ std::shared_ptr<void> BufferPool::Take(size_t nbytes) {
 }
 
 size_t BufferPool::free_bytes() const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   return free_bytes_;
 }
 
 void BufferPool::Put(Block block) {
   std::vector<Block> surplus;
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     free_.push_back(block);
     free_bytes_ += block.bytes;
     auto keep = free_.begin();

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
+#include "runtime/sync/mutex.h"
 
 namespace echelon::link {
 
@@ -39,7 +39,7 @@ class BufferPool : public std::enable_shared_from_this<BufferPool> {
   void Put(Block block);
 
   const size_t keep_bytes_;
-  mutable absl::Mutex mutex_;
+  mutable Mutex mutex_;
   std::vector<Block> free_ ABSL_GUARDED_BY(mutex_);  // longest unused first
   size_t free_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
 };

@@ -16,6 +16,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "runtime/sync/steady_clock.h"
 
 namespace echelon::link {
 namespace {
@@ -54,7 +55,7 @@ int ConnectOne(int fd, const addrinfo& to, absl::Time deadline) {
   if (errno != EINPROGRESS) return errno;
   pollfd waiting{.fd = fd, .events = POLLOUT};
   for (;;) {
-    const int64_t left_ms = absl::ToInt64Milliseconds(deadline - absl::Now()) + 1;
+    const int64_t left_ms = absl::ToInt64Milliseconds(deadline - SteadyNow()) + 1;
     if (left_ms <= 0) return ETIMEDOUT;
     const int ready = poll(&waiting, 1, static_cast<int>(std::min<int64_t>(left_ms, 1 << 30)));
     if (ready > 0) break;

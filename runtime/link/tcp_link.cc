@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "runtime/link/tcp_stream.h"
+#include "runtime/sync/steady_clock.h"
 
 namespace echelon::link {
 namespace {
@@ -102,7 +103,7 @@ absl::StatusOr<Frame> TcpStream::ReceiveFrame() {
     return absl::InvalidArgumentError(absl::StrCat(peer_, " sent a ", header.status().message()));
   }
   begin_ += kHeaderBytes;
-  frame_deadline_ = absl::Now() + options_.frame_deadline +
+  frame_deadline_ = SteadyNow() + options_.frame_deadline +
                     absl::Seconds(header->tensor_bytes / kLeastBytesPerSecond);
   absl::StatusOr<Frame> frame;
   if (header->descriptor_bytes <= kReadAheadBytes) {
@@ -147,7 +148,7 @@ absl::Status TcpStream::Need(size_t bytes) {
   }
   while (end_ - begin_ < bytes) {
     if (end_ > begin_ && frame_deadline_ == absl::InfiniteFuture()) {  // a header has begun
-      frame_deadline_ = absl::Now() + options_.frame_deadline;
+      frame_deadline_ = SteadyNow() + options_.frame_deadline;
     }
     auto came = ReceiveSome(read_ahead_.get() + end_, kReadAheadBytes - end_, 0);
     if (!came.ok()) return came.status();
@@ -177,11 +178,11 @@ absl::Status TcpStream::ReadInto(std::byte* to, size_t bytes) {
 }
 
 ssize_t TcpStream::SpinReceive(std::byte* to, size_t bytes) const {
-  const absl::Time until = absl::Now() + options_.spin;
+  const absl::Time until = SteadyNow() + options_.spin;
   ssize_t came;
   do {
     came = recv(fd_.get(), to, bytes, MSG_DONTWAIT);
-  } while (came < 0 && TryAgain(errno) && absl::Now() < until);
+  } while (came < 0 && TryAgain(errno) && SteadyNow() < until);
   return came;
 }
 
@@ -192,12 +193,12 @@ absl::StatusOr<size_t> TcpStream::ReceiveSome(std::byte* to, size_t bytes, int f
     came = recv(fd_.get(), to, bytes, flags);
     if (came >= 0) break;
     if (!TryAgain(errno)) return Lost(ErrnoText(errno));
-    if (absl::Now() > frame_deadline_) break;
+    if (SteadyNow() > frame_deadline_) break;
   }
   const bool within_frame = frame_deadline_ != absl::InfiniteFuture();
   if (came == 0) return Lost(within_frame ? "it ended in the middle of a frame" : "it ended");
   // A sender that trickles must not get round the deadline either.
-  if (came < 0 || (within_frame && absl::Now() > frame_deadline_)) {
+  if (came < 0 || (within_frame && SteadyNow() > frame_deadline_)) {
     return Lost(absl::StrCat("a frame was not whole within ",
                              absl::FormatDuration(options_.frame_deadline)));
   }
@@ -212,13 +213,13 @@ absl::StatusOr<std::unique_ptr<Link>> Dial(const std::string& address, const Hel
                            kLongestPause = absl::Milliseconds(50);
   auto to = ParseHostPort(address);
   if (!to.ok()) return to.status();
-  const absl::Time deadline = absl::Now() + timeout;
+  const absl::Time deadline = SteadyNow() + timeout;
   for (absl::Duration pause = kFirstPause;; pause = std::min(pause * 2, kLongestPause)) {
     if (options.cancelled != nullptr && options.cancelled->load()) {
       return absl::CancelledError(absl::StrCat("dialling ", address, " was cancelled"));
     }
     // Short attempts: a lost SYN costs a second, and cancellation is seen in between.
-    auto fd = ConnectTo(*to, std::min(deadline, absl::Now() + absl::Milliseconds(500)));
+    auto fd = ConnectTo(*to, std::min(deadline, SteadyNow() + absl::Milliseconds(500)));
     if (fd.ok()) {
       auto link = std::make_unique<TcpStream>(
           *std::move(fd), absl::StrCat("the next stage at ", address), limits, options);
@@ -230,7 +231,7 @@ absl::StatusOr<std::unique_ptr<Link>> Dial(const std::string& address, const Hel
       fd = status;
     }
     if (absl::IsInvalidArgument(fd.status())) return fd.status();
-    if (absl::Now() + pause >= deadline) {
+    if (SteadyNow() + pause >= deadline) {
       return absl::UnavailableError(absl::StrCat("cannot reach ", address, " within ",
                                                  absl::FormatDuration(timeout), ": ",
                                                  fd.status().message()));

@@ -12,9 +12,9 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "runtime/link/tcp_link.h"
 #include "runtime/link/tcp_stream.h"
+#include "runtime/sync/mutex.h"
 
 namespace echelon::link {
 namespace {
@@ -60,7 +60,7 @@ class Waiting {
             *header_, {bytes_.data() + kHeaderBytes, header_->descriptor_bytes}, kHelloLimits);
         if (!frame.ok()) return State::kStranger;
         hello_ = *std::move(frame);
-        deadline_ = absl::Now() + kParkedTimeout;
+        deadline_ = SteadyNow() + kParkedTimeout;
       }
     }
     return State::kSaidHello;
@@ -95,16 +95,16 @@ class Listener final : public TcpListener {
 
   absl::StatusOr<std::unique_ptr<Link>> Accept(const Hello& expected,
                                                absl::Duration timeout) override {
-    absl::MutexLock one_at_a_time(&accept_mutex_);
+    MutexLock one_at_a_time(&accept_mutex_);
     {
-      absl::MutexLock lock(&mutex_);
+      MutexLock lock(&mutex_);
       cancel_now_ = false;
     }
-    const absl::Time deadline = absl::Now() + timeout;
+    const absl::Time deadline = SteadyNow() + timeout;
     for (;;) {
       if (absl::Status status = Cancelled(expected); !status.ok()) return status;
       if (std::unique_ptr<Link> link = Match(expected)) return link;
-      if (absl::Now() >= deadline) {
+      if (SteadyNow() >= deadline) {
         return absl::DeadlineExceededError(
             absl::StrCat("rank ", expected.rank, " did not connect to port ", port_, " for epoch ",
                          expected.epoch, " within ", absl::FormatDuration(timeout)));
@@ -116,7 +116,7 @@ class Listener final : public TcpListener {
 
   void CancelAccept() override {
     {
-      absl::MutexLock lock(&mutex_);
+      MutexLock lock(&mutex_);
       cancel_now_ = true;
     }
     Wake();
@@ -124,7 +124,7 @@ class Listener final : public TcpListener {
 
   void CancelThrough(uint64_t epoch) override {
     {
-      absl::MutexLock lock(&mutex_);
+      MutexLock lock(&mutex_);
       cancelled_through_ = std::max(cancelled_through_, epoch);
     }
     Wake();
@@ -132,7 +132,7 @@ class Listener final : public TcpListener {
 
   void Close() override {
     {
-      absl::MutexLock lock(&mutex_);
+      MutexLock lock(&mutex_);
       closed_ = true;
     }
     Wake();
@@ -146,7 +146,7 @@ class Listener final : public TcpListener {
   }
 
   absl::Status Cancelled(const Hello& expected) const {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     if (!closed_ && !cancel_now_ && expected.epoch > cancelled_through_) return absl::OkStatus();
     return absl::CancelledError(absl::StrCat("waiting for rank ", expected.rank, " was cancelled"));
   }
@@ -155,7 +155,7 @@ class Listener final : public TcpListener {
   // future.
   std::unique_ptr<Link> Match(const Hello& expected) ABSL_EXCLUSIVE_LOCKS_REQUIRED(accept_mutex_) {
     std::unique_ptr<Link> link;
-    const absl::Time now = absl::Now();
+    const absl::Time now = SteadyNow();
     for (auto one = waiting_.begin(); one != waiting_.end() && link == nullptr;) {
       const Waiting::State state = one->Read();
       bool keep = state != Waiting::State::kStranger && now < one->deadline();
@@ -188,7 +188,7 @@ class Listener final : public TcpListener {
       deadline = std::min(deadline, one.deadline());
       if (!one.said_hello()) polled.push_back({.fd = one.fd(), .events = POLLIN});
     }
-    const int64_t left_ms = absl::ToInt64Milliseconds(deadline - absl::Now()) + 1;
+    const int64_t left_ms = absl::ToInt64Milliseconds(deadline - SteadyNow()) + 1;
     poll(polled.data(), polled.size(), static_cast<int>(std::clamp<int64_t>(left_ms, 0, 1 << 30)));
     uint64_t ignored;
     [[maybe_unused]] const ssize_t drained = read(wake_.get(), &ignored, sizeof(ignored));
@@ -199,7 +199,7 @@ class Listener final : public TcpListener {
     for (size_t i = 0; i < kMaxWaiting; ++i) {
       Fd fd(accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
       if (fd.get() < 0) return;
-      waiting_.emplace_back(std::move(fd), absl::Now() + options_.hello_timeout);
+      waiting_.emplace_back(std::move(fd), SteadyNow() + options_.hello_timeout);
       if (waiting_.size() > kMaxWaiting) {
         waiting_.pop_front();
         refused_.fetch_add(1);
@@ -213,10 +213,10 @@ class Listener final : public TcpListener {
   const LinkOptions options_;
   std::atomic<uint64_t> refused_ = 0;
 
-  absl::Mutex accept_mutex_;
+  Mutex accept_mutex_;
   std::list<Waiting> waiting_ ABSL_GUARDED_BY(accept_mutex_);  // oldest first
 
-  mutable absl::Mutex mutex_;
+  mutable Mutex mutex_;
   bool cancel_now_ ABSL_GUARDED_BY(mutex_) = false;
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t cancelled_through_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -22,6 +22,7 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/link/socket.h"
 #include "runtime/link/tcp_link.h"
+#include "runtime/sync/steady_clock.h"
 
 namespace echelon::link {
 namespace {
@@ -131,7 +132,7 @@ struct Variant {
 
 std::function<void()> Bare(const Ports& ports, size_t bytes) {
   auto fd =
-      std::make_shared<Fd>(Must(ConnectTo({"127.0.0.1", ports.bare}, absl::Now() + kTimeout)));
+      std::make_shared<Fd>(Must(ConnectTo({"127.0.0.1", ports.bare}, SteadyNow() + kTimeout)));
   SetNoDelay(fd->get());
   const uint64_t size = bytes;
   SendAll(fd->get(), reinterpret_cast<const std::byte*>(&size), sizeof(size));

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "runtime/link/socket.h"
+#include "runtime/sync/steady_clock.h"
 #include "tests/group/ring_member.h"
 
 namespace echelon::group {
@@ -266,7 +267,7 @@ TEST(Group, GarbageOnThePortHarmsNoOne) {
        {std::string(5000, 'G'), std::string("GET / HTTP/1.1\r\n\r\n"), std::string(),
         std::string("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n") + std::string(500, '\xff')}) {
     for (int i = 0; i < 10; ++i) {
-      auto fd = link::ConnectTo({"127.0.0.1", group.port()}, absl::Now() + kSoon);
+      auto fd = link::ConnectTo({"127.0.0.1", group.port()}, SteadyNow() + kSoon);
       ASSERT_TRUE(fd.ok()) << fd.status();
       send(fd->get(), says.data(), says.size(), MSG_NOSIGNAL);
       strangers.push_back(*std::move(fd));

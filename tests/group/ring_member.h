@@ -13,9 +13,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "runtime/group/group.h"
 #include "runtime/link/tcp_link.h"
+#include "runtime/sync/mutex.h"
 
 namespace echelon::group {
 
@@ -32,9 +32,9 @@ class RingMember : public Member {
                     std::function<void(int64_t, int64_t)> progress) override {
     ++loads;
     {
-      absl::MutexLock lock(&mutex_);
+      MutexLock lock(&mutex_);
       plan_ = plan_json;
-      mutex_.Await(absl::Condition(&may_load_));
+      mutex_.Await([this] { return may_load_; });
     }
     progress(50, 100);
     progress(100, 100);
@@ -53,7 +53,7 @@ class RingMember : public Member {
     auto before =
         listener_->Accept({epoch.number, (rank_ + world_ - 1) % world_, epoch.token}, timeout);
     if (!before.ok()) return before.status();
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     next_ = *std::move(next);
     before_ = *std::move(before);
     return absl::OkStatus();
@@ -86,7 +86,7 @@ class RingMember : public Member {
     std::shared_ptr<link::Link> next, before;
     uint64_t epoch = 0;
     {
-      absl::MutexLock lock(&mutex_);
+      MutexLock lock(&mutex_);
       next = next_;
       before = before_;
       epoch = formed_;
@@ -101,15 +101,15 @@ class RingMember : public Member {
   }
 
   uint64_t formed() const {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     return formed_;
   }
   absl::Status why_closed() const {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     return why_;
   }
   std::string plan() const {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     return plan_;
   }
   void HoldLoading(bool hold) {
@@ -122,7 +122,7 @@ class RingMember : public Member {
  private:
   template <typename Change>
   void Set(Change change) {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     change();
   }
 
@@ -130,7 +130,7 @@ class RingMember : public Member {
   std::unique_ptr<link::TcpListener> listener_;
   std::atomic<uint64_t> cancelled_through_ = 0;
   std::atomic<bool> dial_cancelled_ = false;
-  mutable absl::Mutex mutex_;
+  mutable Mutex mutex_;
   bool may_load_ = true;
   uint64_t formed_ = 0, closed_ = 0;
   std::string plan_;

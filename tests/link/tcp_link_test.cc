@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "runtime/link/socket.h"
+#include "runtime/sync/steady_clock.h"
 
 namespace echelon::link {
 namespace {
@@ -44,7 +45,7 @@ std::unique_ptr<Link> MustAccept(TcpListener* listener, const Hello& hello = kHe
 
 // A stranger's bare connection.
 Fd Stranger(const TcpListener& listener, const std::string& says) {
-  auto fd = ConnectTo({"127.0.0.1", listener.port()}, absl::Now() + kSoon);
+  auto fd = ConnectTo({"127.0.0.1", listener.port()}, SteadyNow() + kSoon);
   EXPECT_TRUE(fd.ok()) << fd.status();
   EXPECT_EQ(send(fd->get(), says.data(), says.size(), MSG_NOSIGNAL),
             static_cast<ssize_t>(says.size()));
