@@ -148,9 +148,10 @@ TEST(HttpListener, DropsAClientThatDripsAHeaderForEver) {
   const auto listener = Serve(options);
   RawClient client(listener->port());
   std::thread drip([&client] {
+    const absl::Time end = absl::Now() + absl::Seconds(10);
     client.Send("GET / HTTP/1.1\r\n");
-    const absl::Time end = absl::Now() + absl::Seconds(5);
-    while (absl::Now() < end) client.Send("X: y\r\n");
+    while (client.Send("X: y\r\n") && absl::Now() < end) {
+    }
   });
   // Either the limit on its size or the one on its time ends it.
   EXPECT_TRUE(client.WaitForClose());
@@ -160,12 +161,13 @@ TEST(HttpListener, DropsAClientThatDripsAHeaderForEver) {
 TEST(HttpListener, DropsAClientThatDoesNotRead) {
   auto options = Loopback();
   options.transfer_time = absl::Milliseconds(50);
-  const auto listener =
-      Serve(options, [](HttpCall, HttpDone done) { done({.body = std::string(16 << 20, 'x')}); });
+  const auto listener = Serve(options, [](HttpCall call, HttpDone done) {
+    done({.body = std::string(call.path == "/large" ? 16 << 20 : 10, 'x')});
+  });
   RawClient client(listener->port());
-  client.Send("GET / HTTP/1.1\r\n\r\n");
+  client.Send("GET /large HTTP/1.1\r\n\r\n");
   RawClient other(listener->port());
-  EXPECT_EQ(other.Get("/").code, 200);
+  EXPECT_EQ(other.Get("/small").code, 200);
   listener->Stop(absl::InfiniteFuture());  // returns only once the stuck one has been dropped
 }
 
