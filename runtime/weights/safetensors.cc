@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "runtime/tensor/tensor.h"
 
@@ -35,7 +36,7 @@ absl::StatusOr<Json> ParseStrictly(const std::string& path, const std::string& t
     if (event == Json::parse_event_t::object_start) keys.emplace_back();
     if (event == Json::parse_event_t::object_end) keys.pop_back();
     if (event == Json::parse_event_t::key && !keys.back().insert(parsed.get<std::string>()).second)
-      problem = absl::StrCat("names ", parsed.get<std::string>(), " twice");
+      problem = absl::StrCat("names ", absl::Utf8SafeCHexEscape(parsed.get<std::string>()), " twice");
     return true;
   };
   Json json = Json::parse(text, watch, /*allow_exceptions=*/false);
@@ -84,7 +85,7 @@ absl::StatusOr<std::map<std::string, SafeTensor>> ParseSafetensorsHeader(const s
   for (const auto& [name, entry] : entries->items()) {
     if (name == "__metadata__") continue;
     absl::StatusOr<SafeTensor> tensor =
-        ParseEntry(absl::StrCat(path, ": tensor ", name), entry, data_offset, file_bytes);
+        ParseEntry(absl::StrCat(path, ": tensor ", absl::Utf8SafeCHexEscape(name)), entry, data_offset, file_bytes);
     if (!tensor.ok()) return tensor.status();
     spans.emplace_back(tensor->offset, tensor->nbytes, name);
     tensors.emplace(name, *std::move(tensor));
@@ -93,10 +94,12 @@ absl::StatusOr<std::map<std::string, SafeTensor>> ParseSafetensorsHeader(const s
   uint64_t end = data_offset;
   for (const auto& [offset, nbytes, name] : spans) {
     if (offset != end)
-      return absl::InvalidArgumentError(absl::StrCat(path, ": tensor ", name, offset < end ? " overlaps" : " leaves a gap after",
+      return absl::InvalidArgumentError(absl::StrCat(path, ": tensor ", absl::Utf8SafeCHexEscape(name), offset < end ? " overlaps" : " leaves a gap after",
                                                      " the tensor before it"));
     end = offset + nbytes;
   }
+  if (end != file_bytes)
+    return absl::InvalidArgumentError(absl::StrCat(path, ": ", file_bytes - end, " bytes of its data belong to no tensor"));
   return tensors;
 }
 

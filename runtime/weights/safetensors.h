@@ -20,7 +20,7 @@ struct SafeTensor {
 
 // Parses the JSON header of a file of file_bytes whose data begins at data_offset. Errors name `path` and the tensor:
 // unknown dtype, negative or overflowing shape, offsets outside the file, that disagree with the shape, overlap or
-// leave gaps, duplicate names.
+// leave gaps (also at the end), duplicate names.
 absl::StatusOr<std::map<std::string, SafeTensor>> ParseSafetensorsHeader(const std::string& path,
                                                                          const std::string& json,
                                                                          uint64_t data_offset, uint64_t file_bytes);

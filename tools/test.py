@@ -1,0 +1,296 @@
+#!/usr/bin/env python3
+"""Runs the tests in parts, one line each; the last line is the total: `123 passed, 0 failed`.
+
+    tools/test.py [PART ...] [--build build] [--jobs 2] [--fuzz-seconds 20]    (or: make test PARTS=...)
+
+Logs and JUnit files lie in BUILD/test/. Exit status 1 when anything failed.
+"""
+
+import argparse
+import concurrent.futures
+import dataclasses
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+DEPS = pathlib.Path(os.environ.get("ECHELON_DEPS", ROOT / ".deps"))
+PYTHON = DEPS / "python" / "bin" / "python"
+ORACLE_ROOM = "exec"  # its tests read what tests/oracle writes
+SHOWN_FAILURES, SHOWN_LINES = 20, 40
+TEST_LIMIT_S = 180  # of one ctest case
+
+
+@dataclasses.dataclass
+class Result:
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    failures: list[str] = dataclasses.field(default_factory=list)
+
+    def add(self, other: "Result"):
+        self.passed += other.passed
+        self.failed += other.failed
+        self.skipped += other.skipped
+        self.failures += other.failures
+
+    def fail(self, what: str):
+        self.failed += 1
+        self.failures.append(what)
+
+
+class Runner:
+    """Runs commands with a limit, their output going to one log a part."""
+
+    def __init__(self, args, part: str):
+        self.args, self.part = args, part
+        self.folder = args.build / "test"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.log = self.folder / f"{part}.log"
+        self.log.write_text("")
+
+    def __call__(self, *command, limit_s: float, env=None, cwd=ROOT) -> int:
+        with self.log.open("a") as log:
+            print("$", *command, file=log, flush=True)
+            child = subprocess.Popen(
+                [str(word) for word in command],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=os.environ | (env or {}),
+                cwd=cwd,
+                start_new_session=True,
+            )
+            try:
+                return child.wait(timeout=limit_s)
+            except subprocess.TimeoutExpired:
+                print(f"$ stopped: not done within {limit_s:.0f} s", file=log)
+                return 124
+            finally:  # also what it left behind
+                try:
+                    os.killpg(child.pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+                child.wait()
+
+    def need(self, what: str, *command, **options):
+        if self(*command, **options) != 0:
+            raise RuntimeError(f"{what} failed (log: {self.log})")
+
+    def junit(self, name: str) -> pathlib.Path:
+        file = self.folder / f"{name}.xml"
+        file.unlink(missing_ok=True)
+        return file
+
+
+def read_junit(file: pathlib.Path, status: int, what: str) -> Result:
+    """What a JUnit file counts; a run that left none, or that failed beyond its tests, is a failure."""
+    result = Result()
+    try:
+        cases = list(ElementTree.parse(file).iter("testcase"))
+    except (OSError, ElementTree.ParseError):
+        cases = []
+    for case in cases:
+        name = f"{case.get('classname', '')}.{case.get('name')}".removeprefix(".")
+        if case.find("failure") is not None or case.find("error") is not None or case.get("status") == "fail":
+            result.fail(name)
+        elif case.find("skipped") is not None or case.get("status") in ("notrun", "disabled"):
+            result.skipped += 1
+        else:
+            result.passed += 1
+    if not cases:
+        result.fail(f"{what}: no test ran")
+    elif status != 0 and not result.failed:
+        result.fail(f"{what}: ended with status {status}")
+    return result
+
+
+# ---- C++ ------------------------------------------------------------------------------------------
+
+
+def cmake(run: Runner, folder: pathlib.Path, *options, targets=()):
+    run.need("configuring", "cmake", "-S", ROOT, "-B", folder, "-G", "Ninja", *options, limit_s=300)
+    run.need("building", "ninja", "-C", folder, "-j", run.args.jobs, *targets, limit_s=2000)
+
+
+def ctest_rooms(folder: pathlib.Path) -> list[str]:
+    """The tests/ folders that this build has tests in."""
+    return sorted(
+        file.parent.name
+        for file in (folder / "tests").glob("*/CTestTestfile.cmake")
+        if "include(" in file.read_text() or "add_test(" in file.read_text()
+    )
+
+
+def ctest(run: Runner, folder: pathlib.Path, rooms, env=None) -> Result:
+    total = Result()
+    for room in rooms:
+        file = run.junit(f"{run.part}-{room}")
+        status = run(
+            "ctest", "--test-dir", folder / "tests" / room, "--output-on-failure", "-j", run.args.jobs,
+            "--timeout", TEST_LIMIT_S, "--output-junit", file, limit_s=1200, env=env,
+        )  # fmt: skip
+        total.add(read_junit(file, status, f"tests/{room}"))
+    return total
+
+
+def build(run: Runner) -> Result:
+    cmake(run, run.args.build, f"-DECHELON_LIBTORCH={DEPS / 'libtorch'}")
+    return Result()
+
+
+def unit(run: Runner) -> Result:
+    return ctest(run, run.args.build, [r for r in ctest_rooms(run.args.build) if r != ORACLE_ROOM])
+
+
+def oracle(run: Runner) -> Result:
+    cases = run.args.build / "oracle"
+    run.need("writing the oracle", PYTHON, ROOT / "tests/oracle/make_models.py", cases, limit_s=1200)
+    return ctest(run, run.args.build, [ORACLE_ROOM], env={"ECHELON_ORACLE": str(cases)})
+
+
+def sanitized(run: Runner, sanitizers: str, env: dict[str, str]) -> Result:
+    folder = run.args.build / run.part
+    cmake(
+        run, folder, "-DECHELON_TORCH=OFF", "-DECHELON_BENCH=OFF", f"-DECHELON_SANITIZE={sanitizers}"
+    )  # fmt: skip
+    return ctest(run, folder, ctest_rooms(folder), env)
+
+
+def asan(run: Runner) -> Result:
+    # Debian's libraries are not instrumented: containers that cross into them look overflowed.
+    options = "detect_container_overflow=0:detect_stack_use_after_return=1"
+    return sanitized(
+        run, "address,undefined", {"ASAN_OPTIONS": options, "UBSAN_OPTIONS": "print_stacktrace=1"}
+    )
+
+
+def tsan(run: Runner) -> Result:
+    return sanitized(run, "thread", {"TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1"})
+
+
+def fuzz(run: Runner) -> Result:
+    """Every target reads its kept corpus, then new inputs; these stay under BUILD/fuzz."""
+    folder, result = run.args.build / "fuzz", Result()
+    targets = sorted(file.stem for file in (ROOT / "tests/fuzz").glob("*_fuzz.cc"))
+    cmake(
+        run, folder, "-DCMAKE_CXX_COMPILER=clang++-14", "-DCMAKE_C_COMPILER=clang-14", "-DECHELON_TORCH=OFF",
+        "-DECHELON_BENCH=OFF", "-DECHELON_FUZZ=ON", "-DECHELON_SANITIZE=fuzzer-no-link,address,undefined",
+        targets=targets,
+    )  # fmt: skip
+    with concurrent.futures.ThreadPoolExecutor(int(run.args.jobs)) as pool:
+        for target, status in zip(targets, pool.map(lambda name: fuzz_one(run, folder, name), targets)):
+            if status == 0:
+                result.passed += 1
+            else:
+                result.fail(f"{target}: input and stack in {run.folder}/fuzz-{target}.log")
+    return result
+
+
+def fuzz_one(run: Runner, folder: pathlib.Path, target: str) -> int:
+    own = Runner(run.args, f"fuzz-{target}")
+    fresh, kept = folder / "corpus" / target, ROOT / "tests/fuzz/corpus" / target.removesuffix("_fuzz")
+    fresh.mkdir(parents=True, exist_ok=True)
+    seconds = run.args.fuzz_seconds
+    return own(
+        folder / "bin" / target, f"-max_total_time={seconds}", "-timeout=10", "-rss_limit_mb=2048",
+        "-print_final_stats=1", f"-artifact_prefix={folder}/{target}-", fresh, kept,
+        limit_s=seconds + 120, env={"ASAN_OPTIONS": "detect_container_overflow=0"},
+    )  # fmt: skip
+
+
+# ---- Python ---------------------------------------------------------------------------------------
+
+
+def pytest(run: Runner, folder: str, limit_s: float) -> Result:
+    if not PYTHON.exists():
+        raise RuntimeError(f"{PYTHON} is not there; run `make deps-python`")
+    file = run.junit(run.part)
+    env = {
+        "ECHELON_BIN": str(run.args.build / "bin"),
+        "ECHELON_ECHO_SERVER": str(run.args.build / "bin" / "echelon-echo-server"),
+        "ECHELON_BUILD": str(run.args.build),
+    }
+    status = run(
+        PYTHON, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", f"--junitxml={file}", ROOT / folder,
+        limit_s=limit_s, env=env,
+    )  # fmt: skip
+    return read_junit(file, status, folder)
+
+
+PARTS = {
+    "build": (build, "everything, tests included"),
+    "tidy": (lambda run: pytest(run, "tests/tidy", 600), "architecture, formatting, clang-tidy on changed files"),
+    "unit": (unit, "GoogleTest programs, a folder of tests/ each"),
+    "oracle": (oracle, "stages against eager PyTorch"),
+    "export": (lambda run: pytest(run, "export/tests", 900), "the Python package echelon-export"),
+    "serve": (lambda run: pytest(run, "tests/serve", 300), "the front doors, by Triton's own client"),
+    "process": (lambda run: pytest(run, "tests/process", 1500), "real processes: failures, and the README's commands"),
+    "asan": (asan, "unit tests under AddressSanitizer and UBSan, without LibTorch"),
+    "tsan": (tsan, "unit tests under ThreadSanitizer, without LibTorch"),
+    "fuzz": (fuzz, "every parser of foreign bytes"),
+}
+NEED_BUILD = {"tidy", "unit", "oracle", "serve", "process"}
+
+
+def run_part(args, name: str) -> Result:
+    began, run = time.monotonic(), Runner(args, name)
+    try:
+        result = PARTS[name][0](run)
+    except RuntimeError as error:
+        result = Result()
+        result.fail(str(error))
+    skipped = f", {result.skipped} skipped" if result.skipped else ""
+    counts = "done" if name == "build" and not result.failed else f"{result.passed} passed, {result.failed} failed{skipped}"
+    print(f"{name:8} {counts:36} {time.monotonic() - began:6.1f} s", flush=True)
+    if result.failed:
+        for failure in result.failures[:SHOWN_FAILURES]:
+            print(f"  failed: {failure}")
+        if len(result.failures) > SHOWN_FAILURES:
+            print(f"  and {len(result.failures) - SHOWN_FAILURES} more")
+        print(f"  the end of {run.log}:")
+        for line in run.log.read_text(errors="replace").splitlines()[-SHOWN_LINES:]:
+            print(f"  | {line[:300]}")
+    sys.stdout.flush()
+    return result
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", metavar="PART", help="all when none is named")
+    parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build")
+    parser.add_argument("--jobs", default=str(os.cpu_count()))
+    parser.add_argument("--fuzz-seconds", type=int, default=20, metavar="S", help="for each target")
+    parser.add_argument("--list", action="store_true", help="name the parts and end")
+    args = parser.parse_args()
+    if args.list:
+        for name, (_, what) in PARTS.items():
+            print(f"{name:8} {what}")
+        sys.exit(0)
+    unknown = [part for part in args.parts if part not in PARTS]
+    if unknown:
+        parser.error(f"no part is called {unknown[0]}; there are {', '.join(PARTS)}")
+    args.build = args.build.resolve()
+    return args
+
+
+def main() -> int:
+    args = arguments()
+    parts = [name for name in PARTS if name in args.parts] or list(PARTS)
+    if NEED_BUILD & set(parts) and "build" not in parts:
+        parts.insert(0, "build")
+    total = Result()
+    for name in parts:
+        total.add(run_part(args, name))
+        if name == "build" and total.failed:
+            break
+    print(f"{total.passed} passed, {total.failed} failed")
+    return 1 if total.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
