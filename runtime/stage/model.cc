@@ -12,6 +12,7 @@
 #include "runtime/exec/schema.h"
 #include "runtime/graph/pt2_reader.h"
 #include "runtime/passes/passes.h"
+#include "runtime/stage/measure.h"
 
 namespace echelon::stage {
 namespace {
@@ -31,34 +32,6 @@ absl::StatusOr<std::vector<int64_t>> ReadTimes(const std::string& path, const gr
     ns.push_back(*found);
   }
   return ns;
-}
-
-}  // namespace
-
-absl::StatusOr<Model> OpenModel(const std::string& path) {
-  absl::StatusOr<graph::Graph> graph = graph::ReadPt2(path);
-  if (!graph.ok()) return graph.status();
-  Model model{.graph = *std::move(graph), .schemas = exec::DispatcherSchemas()};
-  for (const graph::Node& node : model.graph.nodes)
-    if (!model.schemas(node.target))
-      return absl::UnimplementedError(absl::StrCat(path, ": node ", node.name, ": operator ", node.target,
-                                                   " is not known to this build; export the model without it"));
-  passes::RunAll(&model.graph, model.schemas);
-  model.batch = graph::BatchSymbol(model.graph, model.schemas);
-  return model;
-}
-
-absl::StatusOr<int64_t> ParseBytes(const std::string& text) {
-  static const auto* units = new std::map<std::string, double>{
-      {"", 1},        {"B", 1},         {"K", 1 << 10}, {"KiB", 1 << 10}, {"KB", 1e3},       {"M", 1 << 20},
-      {"MiB", 1 << 20}, {"MB", 1e6},    {"G", 1 << 30}, {"GiB", 1 << 30}, {"GB", 1e9}, {"Gi", 1 << 30}, {"Mi", 1 << 20},
-      {"T", 1099511627776.0}, {"TiB", 1099511627776.0}, {"TB", 1e12}};
-  const size_t end = std::min(text.find_first_not_of("0123456789."), text.size());
-  double number = 0;
-  const auto unit = units->find(text.substr(end));
-  if (!absl::SimpleAtod(text.substr(0, end), &number) || unit == units->end() || number * unit->second > 9e18)
-    return absl::InvalidArgumentError(absl::StrCat("'", text, "' is no size; write it as 8GiB, 500MiB or 1000000"));
-  return static_cast<int64_t>(number * unit->second);
 }
 
 absl::StatusOr<plan::Options> ParsePlanFlags(const PlanFlags& flags, int stages, const graph::Graph& graph) {
@@ -91,6 +64,45 @@ absl::StatusOr<plan::Options> ParsePlanFlags(const PlanFlags& flags, int stages,
     options.node_times_ns = *std::move(times);
   }
   return options;
+}
+
+}  // namespace
+
+absl::StatusOr<Model> OpenModel(const std::string& path) {
+  absl::StatusOr<graph::Graph> graph = graph::ReadPt2(path);
+  if (!graph.ok()) return graph.status();
+  Model model{.graph = *std::move(graph), .schemas = exec::DispatcherSchemas()};
+  for (const graph::Node& node : model.graph.nodes)
+    if (!model.schemas(node.target))
+      return absl::UnimplementedError(absl::StrCat(path, ": node ", node.name, ": operator ", node.target,
+                                                   " is not known to this build; export the model without it"));
+  passes::RunAll(&model.graph, model.schemas);
+  model.batch = graph::BatchSymbol(model.graph, model.schemas);
+  return model;
+}
+
+absl::StatusOr<int64_t> ParseBytes(const std::string& text) {
+  static const auto* units = new std::map<std::string, double>{
+      {"", 1},        {"B", 1},         {"K", 1 << 10}, {"KiB", 1 << 10}, {"KB", 1e3},       {"M", 1 << 20},
+      {"MiB", 1 << 20}, {"MB", 1e6},    {"G", 1 << 30}, {"GiB", 1 << 30}, {"GB", 1e9}, {"Gi", 1 << 30}, {"Mi", 1 << 20},
+      {"T", 1099511627776.0}, {"TiB", 1099511627776.0}, {"TB", 1e12}};
+  const size_t end = std::min(text.find_first_not_of("0123456789."), text.size());
+  double number = 0;
+  const auto unit = units->find(text.substr(end));
+  if (!absl::SimpleAtod(text.substr(0, end), &number) || unit == units->end() || number * unit->second > 9e18)
+    return absl::InvalidArgumentError(absl::StrCat("'", text, "' is no size; write it as 8GiB, 500MiB or 1000000"));
+  return static_cast<int64_t>(number * unit->second);
+}
+
+absl::StatusOr<plan::Plan> PlanModel(const Model& model, const PlanFlags& flags, int stages) {
+  absl::StatusOr<plan::Options> options = ParsePlanFlags(flags, stages, model.graph);
+  if (!options.ok()) return options.status();
+  if (options->policy == "measured" && options->node_times_ns.empty()) {
+    absl::StatusOr<std::vector<int64_t>> times = MeasureNodes(model);
+    if (!times.ok()) return times.status();
+    options->node_times_ns = *std::move(times);
+  }
+  return plan::MakePlan(model.graph, model.schemas, *options);
 }
 
 }  // namespace echelon::stage

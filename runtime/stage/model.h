@@ -42,8 +42,9 @@ void AddPlanFlags(App& app, PlanFlags* flags) {
   app.add_option("--times", flags->times, "for measured: node times, written by `echelon plan --measure`");
 }
 
-// Errors name the flag and what it should look like.
-absl::StatusOr<plan::Options> ParsePlanFlags(const PlanFlags& flags, int stages, const graph::Graph& graph);
+// Plans as the flags say; `measured` without --times measures here and now. Errors name the flag and what it should
+// look like, or are MakePlan's.
+absl::StatusOr<plan::Plan> PlanModel(const Model& model, const PlanFlags& flags, int stages);
 
 absl::StatusOr<int64_t> ParseBytes(const std::string& text);  // "8GiB", "500MB", "1024"
 

@@ -62,9 +62,7 @@ class StageProcess {
       return absl::InvalidArgumentError(absl::StrCat("--chunks ", flags_.chunks, ": ", flags_.model,
                                                      " cannot be split into micro-batches: ", model_.batch.why));
     if (is_head()) {
-      const absl::StatusOr<plan::Options> options = ParsePlanFlags(flags_.plan, flags_.world, model_.graph);
-      if (!options.ok()) return options.status();
-      const absl::StatusOr<plan::Plan> plan = plan::MakePlan(model_.graph, model_.schemas, *options);
+      const absl::StatusOr<plan::Plan> plan = PlanModel(model_, flags_.plan, flags_.world);
       if (!plan.ok()) return plan.status();
       plan_json_ = plan::ToJson(*plan, model_.graph);
     }
