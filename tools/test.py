@@ -170,7 +170,8 @@ def asan(run: Runner) -> Result:
 
 
 def tsan(run: Runner) -> Result:
-    return sanitized(run, "thread", {"TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1"})
+    options = f"halt_on_error=1:second_deadlock_stack=1:suppressions={ROOT / 'tests/tsan.supp'}"
+    return sanitized(run, "thread", {"TSAN_OPTIONS": options})
 
 
 def fuzz(run: Runner) -> Result:
