@@ -300,12 +300,13 @@ void Head::Apply(const Event& event) {
     if (ended_) return;
   }
   const std::vector<Action> actions = formation_.On(event, SteadyNow());
-  for (const Action& action : actions) {
-    std::visit([this](const auto& one) { Do(one); }, action);
-  }
+  // First, so that who is told of an epoch finds it in the status.
   if (!actions.empty() || std::holds_alternative<Progressed>(event) ||
       std::holds_alternative<Loaded>(event) || std::holds_alternative<Opened>(event)) {
     PublishStatus();
+  }
+  for (const Action& action : actions) {
+    std::visit([this](const auto& one) { Do(one); }, action);
   }
 }
 
