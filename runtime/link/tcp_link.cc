@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 #include <thread>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "runtime/link/tcp_stream.h"
@@ -17,7 +18,9 @@ namespace {
 
 // A frame of up to 64 KiB of tensors comes in one receive call; what is longer goes straight into
 // its tensor.
-constexpr size_t kReadAheadBytes = (64 << 10) + 4096;
+constexpr size_t kMaxPrologueAhead = 4096;
+constexpr size_t kMinTensorAhead = 8 << 10, kMaxTensorAhead = 64 << 10;
+constexpr size_t kReadAheadBytes = kMaxTensorAhead + kMaxPrologueAhead;
 constexpr size_t kDirectBytes = 32 << 10;
 constexpr int64_t kLeastBytesPerSecond = 10'000'000;
 constexpr absl::Duration kLongestWait = absl::Seconds(1);
@@ -97,7 +100,7 @@ absl::StatusOr<Frame> TcpStream::Receive() {
 
 absl::StatusOr<Frame> TcpStream::ReceiveFrame() {
   frame_deadline_ = absl::InfiniteFuture();
-  if (absl::Status status = Need(kHeaderBytes); !status.ok()) return status;
+  if (absl::Status status = NeedAhead(); !status.ok()) return status;
   auto header = ParseHeader({read_ahead_.get() + begin_, kHeaderBytes}, limits_);
   if (!header.ok()) {
     return absl::InvalidArgumentError(absl::StrCat(peer_, " sent a ", header.status().message()));
@@ -105,6 +108,7 @@ absl::StatusOr<Frame> TcpStream::ReceiveFrame() {
   begin_ += kHeaderBytes;
   frame_deadline_ = SteadyNow() + options_.frame_deadline +
                     absl::Seconds(header->tensor_bytes / kLeastBytesPerSecond);
+  if (kHeaderBytes + header->descriptor_bytes != expected_prologue_) SpillAhead();
   absl::StatusOr<Frame> frame;
   if (header->descriptor_bytes <= kReadAheadBytes) {
     if (absl::Status status = Need(header->descriptor_bytes); !status.ok()) return status;
@@ -122,21 +126,54 @@ absl::StatusOr<Frame> TcpStream::ReceiveFrame() {
     return absl::InvalidArgumentError(absl::StrCat(peer_, " sent a ", frame.status().message()));
   }
   if (absl::Status status = ReceiveTensors(&*frame); !status.ok()) return status;
+  Expect(kHeaderBytes + header->descriptor_bytes, *frame);
   return frame;
 }
 
 absl::Status TcpStream::ReceiveTensors(Frame* frame) {
+  if (frame->tensors.empty() || frame->tensors[0].tensor.nbytes != expected_tensor_) SpillAhead();
   for (Frame::TensorValue& value : frame->tensors) {
     Tensor& tensor = value.tensor;
-    tensor.owner = pool_->Take(tensor.nbytes);
+    const size_t have = std::exchange(ahead_bytes_, 0);
+    tensor.owner = have > 0 ? std::move(ahead_) : pool_->Take(tensor.nbytes);
     if (tensor.owner == nullptr) {
       return absl::ResourceExhaustedError(absl::StrCat(
           "no memory for the ", tensor.nbytes, " bytes of value ", value.value, " from ", peer_));
     }
     tensor.data = static_cast<std::byte*>(tensor.owner.get());
-    if (absl::Status status = ReadInto(tensor.data, tensor.nbytes); !status.ok()) return status;
+    if (absl::Status status = ReadInto(tensor.data + have, tensor.nbytes - have); !status.ok())
+      return status;
   }
   return absl::OkStatus();
+}
+
+void TcpStream::Expect(size_t prologue_bytes, const Frame& frame) {
+  const size_t bytes = frame.tensors.empty() ? 0 : frame.tensors[0].tensor.nbytes;
+  const bool fits =
+      prologue_bytes <= kMaxPrologueAhead && bytes >= kMinTensorAhead && bytes <= kMaxTensorAhead;
+  if (!fits || bytes != expected_tensor_) ahead_ = nullptr;
+  expected_prologue_ = prologue_bytes;
+  expected_tensor_ = fits ? bytes : 0;
+}
+
+absl::Status TcpStream::NeedAhead() {
+  if (begin_ < end_ || expected_tensor_ == 0) return Need(kHeaderBytes);
+  if (ahead_ == nullptr) ahead_ = pool_->Take(expected_tensor_);
+  if (ahead_ == nullptr) return Need(kHeaderBytes);
+  iovec pieces[] = {{read_ahead_.get(), expected_prologue_}, {ahead_.get(), expected_tensor_}};
+  auto came = ReceiveSome(absl::MakeSpan(pieces), 0);
+  if (!came.ok()) return came.status();
+  begin_ = 0;
+  end_ = std::min(*came, expected_prologue_);
+  ahead_bytes_ = *came - end_;
+  return Need(kHeaderBytes);
+}
+
+void TcpStream::SpillAhead() {
+  if (ahead_bytes_ == 0) return;
+  // It fits: what is ahead and the prologue before it are no more than read_ahead_ holds.
+  std::memcpy(read_ahead_.get() + end_, ahead_.get(), ahead_bytes_);
+  end_ += std::exchange(ahead_bytes_, 0);
 }
 
 absl::Status TcpStream::Need(size_t bytes) {
@@ -150,7 +187,8 @@ absl::Status TcpStream::Need(size_t bytes) {
     if (end_ > begin_ && frame_deadline_ == absl::InfiniteFuture()) {  // a header has begun
       frame_deadline_ = SteadyNow() + options_.frame_deadline;
     }
-    auto came = ReceiveSome(read_ahead_.get() + end_, kReadAheadBytes - end_, 0);
+    iovec room{read_ahead_.get() + end_, kReadAheadBytes - end_};
+    auto came = ReceiveSome(absl::MakeSpan(&room, 1), 0);
     if (!came.ok()) return came.status();
     end_ += *came;
   }
@@ -166,7 +204,8 @@ absl::Status TcpStream::ReadInto(std::byte* to, size_t bytes) {
       to += step;
       bytes -= step;
     } else if (bytes >= kDirectBytes) {
-      auto came = ReceiveSome(to, bytes, MSG_WAITALL);
+      iovec rest{to, bytes};
+      auto came = ReceiveSome(absl::MakeSpan(&rest, 1), MSG_WAITALL);
       if (!came.ok()) return came.status();
       to += *came;
       bytes -= *came;
@@ -177,20 +216,23 @@ absl::Status TcpStream::ReadInto(std::byte* to, size_t bytes) {
   return absl::OkStatus();
 }
 
-ssize_t TcpStream::SpinReceive(std::byte* to, size_t bytes) const {
+ssize_t TcpStream::SpinReceive(msghdr* message) const {
   const absl::Time until = SteadyNow() + options_.spin;
   ssize_t came;
   do {
-    came = recv(fd_.get(), to, bytes, MSG_DONTWAIT);
+    came = recvmsg(fd_.get(), message, MSG_DONTWAIT);
   } while (came < 0 && TryAgain(errno) && SteadyNow() < until);
   return came;
 }
 
-absl::StatusOr<size_t> TcpStream::ReceiveSome(std::byte* to, size_t bytes, int flags) {
+absl::StatusOr<size_t> TcpStream::ReceiveSome(absl::Span<iovec> pieces, int flags) {
+  msghdr message{};
+  message.msg_iov = pieces.data();
+  message.msg_iovlen = pieces.size();
   ssize_t came = -1;
-  if (options_.spin > absl::ZeroDuration()) came = SpinReceive(to, bytes);
+  if (options_.spin > absl::ZeroDuration()) came = SpinReceive(&message);
   while (came < 0) {
-    came = recv(fd_.get(), to, bytes, flags);
+    came = recvmsg(fd_.get(), &message, flags);
     if (came >= 0) break;
     if (!TryAgain(errno)) return Lost(ErrnoText(errno));
     if (SteadyNow() > frame_deadline_) break;

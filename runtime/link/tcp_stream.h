@@ -2,6 +2,7 @@
 #ifndef ECHELON_RUNTIME_LINK_TCP_STREAM_H_
 #define ECHELON_RUNTIME_LINK_TCP_STREAM_H_
 
+#include <sys/socket.h>
 #include <sys/uio.h>
 
 #include <atomic>
@@ -37,9 +38,14 @@ class TcpStream final : public Link {
   // Until read_ahead_ holds `bytes`; precondition: they fit.
   absl::Status Need(size_t bytes);
   absl::Status ReadInto(std::byte* to, size_t bytes);
-  // One receive call into [to, to + bytes), or more of them while nothing has come; how much came.
-  absl::StatusOr<size_t> ReceiveSome(std::byte* to, size_t bytes, int flags);
-  ssize_t SpinReceive(std::byte* to, size_t bytes) const;
+  // Begins a frame that is expected to be like the one before: its tensor comes straight into its
+  // own memory.
+  absl::Status NeedAhead();
+  void Expect(size_t prologue_bytes, const Frame& frame);
+  void SpillAhead();  // it is another frame
+  // One receive call into the pieces, or more of them while nothing has come; how much came.
+  absl::StatusOr<size_t> ReceiveSome(absl::Span<iovec> pieces, int flags);
+  ssize_t SpinReceive(msghdr* message) const;
   absl::Status Lost(absl::string_view what) const;
 
   const Fd fd_;
@@ -58,6 +64,10 @@ class TcpStream final : public Link {
   const std::shared_ptr<BufferPool> pool_ = BufferPool::Create();
   const std::unique_ptr<std::byte[]> read_ahead_;
   size_t begin_ = 0, end_ = 0;  // of what is in read_ahead_
+  size_t expected_prologue_ = 0,
+         expected_tensor_ = 0;   // bytes; no expectation when the latter is 0
+  std::shared_ptr<void> ahead_;  // expected_tensor_ bytes
+  size_t ahead_bytes_ = 0;       // of them, received
   absl::Time frame_deadline_ = absl::InfiniteFuture();
   absl::Status receive_fault_;
 };

@@ -221,6 +221,7 @@ int Run(int rounds, const std::string& json_path) {
   PinTo(0);
   Ports ports;
   if (read(ports_pipe[0], &ports, sizeof(ports)) != sizeof(ports)) return 1;
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);
   std::printf(
       "   bytes  round trip                  median us        min .. max       ratio    min .. "
       "max\n");
