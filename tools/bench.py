@@ -48,7 +48,7 @@ def main() -> int:
         command = [build / "bin" / f"echelon-{name}-bench"] if compiled else [DEPS / "python/bin/python", found[name]]
         print(f"\n== {name}", flush=True)
         environment = os.environ | {"ECHELON_BIN": str(build / "bin"), "ECHELON_BUILD": str(build)}
-        if subprocess.run([*command, "--json", build / "bench" / f"{name}.json"], env=environment).returncode != 0:
+        if subprocess.run([*command, "--json", build / "bench" / f"{name}.json"], env=environment, cwd=build / "bench").returncode != 0:
             failed.append(name)
     print(f"\n{len(names) - len(failed)} of {len(names)} benchmarks ran; JSON in {build / 'bench'}")
     for name in failed:
