@@ -35,7 +35,7 @@ constexpr auto kStopGrace = std::chrono::seconds(8);  // then SIGKILL; a stage g
 constexpr size_t kKeptLines = 20;                      // of a child's stderr, for when it dies without a word
 
 struct RunFlags {
-  std::string model, name, bind = "127.0.0.1", cores, json_endpoints;
+  std::string model, name, bind = "127.0.0.1", cores, json_endpoints, max_request_bytes;
   int stages = 2, http_port = 8000, grpc_port = 8001, metrics_port = 8002;
   int chunks = 1, queue = 256, threads = 0, restarts = 0;
   double request_timeout_s = 300, join_timeout_s = 600;
@@ -87,6 +87,7 @@ class Runner {
     add("threads", Threads());
     add("request-timeout", flags_.request_timeout_s);
     add("join-timeout", flags_.join_timeout_s);
+    if (!flags_.max_request_bytes.empty()) add("max-request-bytes", flags_.max_request_bytes);
     add("report-fd", 3);
     add("incarnation", absl::StrCat(::getpid(), "-", starts_));
     if (!flags_.code) command.emplace_back("--quiet");
@@ -302,6 +303,7 @@ void AddFlags(CLI::App& app, RunFlags* f) {
   app.add_option("--threads", f->threads, "threads a stage; 0: the machine's cores shared out")->check(CLI::Range(0, 4096));
   app.add_option("--request-timeout", f->request_timeout_s, "seconds a request may take")->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--join-timeout", f->join_timeout_s, "seconds the group may take to form")->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--max-request-bytes", f->max_request_bytes, "largest request that is taken, as 256MiB");
   app.add_option("--restarts", f->restarts, "start a stage that dies again, this many times in all")->check(CLI::Range(0, 1 << 20))->capture_default_str();
   app.add_option("--json-endpoints", f->json_endpoints, "write the endpoints to this file once ready");
   app.add_flag("--code", f->code, "print each stage's code");

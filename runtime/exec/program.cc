@@ -50,6 +50,8 @@ c10::TypePtr Unwrapped(c10::TypePtr type) {
   return type;
 }
 
+std::string FirstLine(const std::string& text) { return text.substr(0, text.find('\n')); }
+
 class Compiler {
  public:
   Compiler(const Graph& graph, const plan::Stage& stage) : graph_(graph), stage_(stage) {}
@@ -58,7 +60,7 @@ class Compiler {
     program_.stored_slots.assign(graph_.stored.size(), -1);
     for (const ValueId id : stage_.receives) Slot(id);
     for (int i = stage_.begin; i < stage_.end; ++i) {
-      const absl::Status status = CompileNode(graph_.nodes[i], i);
+      const absl::Status status = TryCompileNode(graph_.nodes[i], i);
       if (!status.ok()) return status;
     }
     for (const ValueId id : stage_.sends) Slot(id);
@@ -77,6 +79,15 @@ class Compiler {
       entry->second = slot;
     }
     return entry->second;
+  }
+
+  absl::Status TryCompileNode(const Node& node, int index) {
+    try {
+      return CompileNode(node, index);
+    } catch (const c10::Error& error) {
+      return absl::InvalidArgumentError(absl::StrCat("node ", node.name, ": ", node.target, " is given an argument of a ",
+                                                     "wrong kind: ", FirstLine(error.what_without_backtrace())));
+    }
   }
 
   absl::Status CompileNode(const Node& node, int index) {
@@ -219,11 +230,7 @@ c10::IValue Coerce(c10::IValue value, const c10::Argument& formal) {
 }
 
 absl::StatusOr<Program> Compile(const graph::Graph& graph, const plan::Stage& stage) {
-  try {
-    return Compiler(graph, stage).Compile();
-  } catch (const c10::Error& error) {
-    return absl::InvalidArgumentError(absl::StrCat("stage ", stage.rank, ": ", error.what_without_backtrace()));
-  }
+  return Compiler(graph, stage).Compile();
 }
 
 }  // namespace echelon::exec

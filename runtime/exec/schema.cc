@@ -1,5 +1,6 @@
 #include "runtime/exec/schema.h"
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -26,14 +27,25 @@ bool MayAliasAny(std::string_view name) {
   return kNames.contains(name);
 }
 
+// The set that a value or, of a list, its elements lie in: "Tensor(a)[]" annotates the contained type. Null: fresh.
+const c10::Symbol* AliasSet(const c10::AliasInfo& alias) {
+  if (!alias.beforeSets().empty()) return &*alias.beforeSets().begin();
+  for (const c10::AliasInfo& contained : alias.containedTypes())
+    if (const c10::Symbol* symbol = AliasSet(contained)) return symbol;
+  return nullptr;
+}
+
+bool IsWritten(const c10::AliasInfo& alias) {
+  return alias.isWrite() || std::any_of(alias.containedTypes().begin(), alias.containedTypes().end(), IsWritten);
+}
+
 graph::Formal Convert(const c10::Argument& argument, std::map<std::string, int>& sets) {
   graph::Formal formal{.name = argument.name()};
   const c10::AliasInfo* alias = argument.alias_info();
   if (!alias) return formal;
-  formal.writes = alias->isWrite();
-  // A set is named by its symbol: "alias::a". Lists carry theirs on the contained type.
-  const auto& symbols = alias->beforeSets();
-  const std::string name = symbols.empty() ? "*" : symbols.begin()->toQualString();
+  formal.writes = IsWritten(*alias);
+  const c10::Symbol* symbol = AliasSet(*alias);
+  const std::string name = symbol ? symbol->toQualString() : "*";
   formal.alias_set = sets.try_emplace(name, static_cast<int>(sets.size())).first->second;
   return formal;
 }
@@ -42,9 +54,13 @@ graph::OperatorSchema Convert(const c10::FunctionSchema& schema) {
   graph::OperatorSchema converted;
   std::map<std::string, int> sets;
   for (const c10::Argument& argument : schema.arguments()) converted.arguments.push_back(Convert(argument, sets));
-  for (const c10::Argument& result : schema.returns()) converted.results.push_back(Convert(result, sets));
+  for (const c10::Argument& result : schema.returns()) {
+    converted.results.push_back(Convert(result, sets));
+    const c10::Symbol* symbol = result.alias_info() ? AliasSet(*result.alias_info()) : nullptr;
+    converted.may_alias_any |= symbol && *symbol == c10::AliasInfo::wildcardSet();
+  }
   converted.is_mutable = schema.is_mutable();
-  converted.may_alias_any = MayAliasAny(schema.name());
+  converted.may_alias_any |= MayAliasAny(schema.name());
   return converted;
 }
 

@@ -8,6 +8,7 @@
 
 #include <chrono>
 #include <map>
+#include <set>
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
@@ -25,12 +26,20 @@ using Clock = std::chrono::steady_clock;
 
 std::string FirstLine(const std::string& text) { return std::string(text.substr(0, text.find('\n'))); }
 
+// The number of threads is each calling thread's own in OpenMP: one that has not been told takes every core.
+void AdoptThreads() {
+  thread_local const bool adopted = (at::init_num_threads(), true);
+  static_cast<void>(adopted);
+}
+
 class TorchStage final : public StageModule {
  public:
-  TorchStage(const Graph& graph, const plan::Stage& stage, Program program, std::vector<int64_t>* node_times_ns)
-      : graph_(graph), stage_(stage), program_(std::move(program)), node_times_ns_(node_times_ns) {
+  TorchStage(const Graph& graph, const plan::Stage& stage, Program program, const LoadOptions& options)
+      : graph_(graph), stage_(stage), program_(std::move(program)), node_times_ns_(options.node_times_ns),
+        observe_(options.observe) {
     frame_.resize(program_.slots.size());
     for (const ValueId id : stage_.receives) received_[id] = program_.slots.at(id);
+    for (const graph::Input& input : graph_.inputs) inputs_.insert(input.value);
   }
 
   // Weights stay in their slots from here on.
@@ -59,6 +68,7 @@ class TorchStage final : public StageModule {
   }
 
   absl::Status Run(link::Frame& frame) override {
+    AdoptThreads();
     const c10::InferenceMode inference;
     absl::Status status = Feed(frame);
     for (size_t i = 0; status.ok() && i < program_.instructions.size(); ++i) status = Execute(program_.instructions[i]);
@@ -83,17 +93,24 @@ class TorchStage final : public StageModule {
       const auto slot = received_.find(static_cast<ValueId>(value.value));
       if (slot == received_.end()) return Unexpected(value.value);
       const graph::Value& declared = graph_.values[value.value];
-      if (declared.type != graph::ValueType::kTensor || declared.dtype != value.tensor.dtype ||
-          declared.shape.size() != value.tensor.shape.size())
+      // The file may be wrong about the shape of what an operator makes (oneDNN's lstm): only inputs are held to it.
+      const bool is_odd = inputs_.contains(slot->first) && declared.shape.size() != value.tensor.shape.size();
+      if (declared.type != graph::ValueType::kTensor || declared.dtype != value.tensor.dtype || is_odd)
         return absl::InvalidArgumentError(absl::StrCat(
             "stage ", stage_.rank, ": value ", declared.name, " arrives as ", std::string(Name(value.tensor.dtype)), "[",
             ShapeText(value.tensor.shape), "], the graph has ", std::string(Name(declared.dtype)), " of ", declared.shape.size(), " dimensions"));
+      if (!frame_[slot->second].isNone()) return Twice(declared.name);
       frame_[slot->second] = ToTorch(value.tensor);
       ++fed;
     }
     for (const link::Frame::ScalarValue& value : frame.scalars) {
       const auto slot = received_.find(static_cast<ValueId>(value.value));
       if (slot == received_.end()) return Unexpected(value.value);
+      const graph::Value& declared = graph_.values[value.value];
+      if (declared.type == graph::ValueType::kTensor)
+        return absl::InvalidArgumentError(absl::StrCat("stage ", stage_.rank, ": value ", declared.name,
+                                                       " arrives as a number, the graph has a tensor"));
+      if (!frame_[slot->second].isNone()) return Twice(declared.name);
       frame_[slot->second] = std::visit([](auto number) { return IValue(number); }, value.scalar);
       ++fed;
     }
@@ -109,6 +126,10 @@ class TorchStage final : public StageModule {
         absl::StrCat("stage ", stage_.rank, ": a step brings value ", value, ", which the plan does not send here"));
   }
 
+  absl::Status Twice(const std::string& name) const {
+    return absl::InvalidArgumentError(absl::StrCat("stage ", stage_.rank, ": value ", name, " comes twice"));
+  }
+
   absl::Status Execute(const Instruction& instruction) {
     const auto start = node_times_ns_ ? Clock::now() : Clock::time_point();
     try {
@@ -122,11 +143,19 @@ class TorchStage final : public StageModule {
     } catch (const std::exception& error) {
       return Failed(instruction, error.what());
     }
+    if (observe_) observe_(instruction.index, [this](ValueId id) { return StorageOf(id); });
     for (const int slot : instruction.frees) frame_[slot] = IValue();
     if (node_times_ns_)
       (*node_times_ns_)[instruction.index] +=
           std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count();
     return absl::OkStatus();
+  }
+
+  absl::Span<const std::byte> StorageOf(ValueId id) const {
+    const IValue& value = frame_[program_.slots.at(id)];
+    if (!value.isTensor() || !value.toTensor().has_storage()) return {};
+    const c10::Storage& storage = value.toTensor().storage();
+    return {static_cast<const std::byte*>(storage.data()), storage.nbytes()};
   }
 
   absl::Status Failed(const Instruction& instruction, const std::string& why) const {
@@ -212,10 +241,12 @@ class TorchStage final : public StageModule {
   const plan::Stage stage_;
   const Program program_;
   std::map<ValueId, int> received_;
+  std::set<ValueId> inputs_;  // of the graph
   std::vector<IValue> frame_;
   torch::jit::Stack stack_;
   std::shared_ptr<weights::Arena> weights_;
-  std::vector<int64_t>* node_times_ns_;
+  std::vector<int64_t>* const node_times_ns_;
+  const std::function<void(int, const LoadOptions::StorageOf&)> observe_;
 };
 
 }  // namespace
@@ -224,7 +255,7 @@ absl::StatusOr<std::unique_ptr<StageModule>> LoadStage(const graph::Graph& graph
                                                        weights::WeightSource& source, const LoadOptions& options) {
   absl::StatusOr<Program> program = Compile(graph, stage);
   if (!program.ok()) return program.status();
-  auto module = std::make_unique<TorchStage>(graph, stage, *std::move(program), options.node_times_ns);
+  auto module = std::make_unique<TorchStage>(graph, stage, *std::move(program), options);
   const absl::Status loaded = module->LoadWeights(source, options);
   if (!loaded.ok()) return loaded;
   return module;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "runtime/graph/graph.h"
 #include "runtime/link/frame.h"
 #include "runtime/plan/plan.h"
@@ -32,6 +33,10 @@ struct LoadOptions {
   int threads = 0;                       // that read weights and run operators; 0: one a usable core
   weights::Progress progress;
   std::vector<int64_t>* node_times_ns = nullptr;  // when given, Run adds each node's time at its index in the graph
+  // The whole storage that a value lies in; empty for what is no tensor.
+  using StorageOf = std::function<absl::Span<const std::byte>(graph::ValueId)>;
+  // When given, Run calls it after each node (index in the graph), while the node's arguments are still alive.
+  std::function<void(int node, const StorageOf&)> observe;
 };
 
 // Resolves every operator of graph nodes [stage.begin, stage.end), then reads the stage's weights, each record once.

@@ -193,7 +193,9 @@ class Pt2Reader {
     const Json& top = calls.empty() ? calls : calls[0];
     const std::string& spec = reader_.String(reader_.Object(top, "signature"), "out_spec");
     if (!reader_.ok()) return reader_.status();
-    ECHELON_ASSIGN_OR_RETURN(std::vector<std::string> names, OutputNames(spec, where_));
+    const Json* namedtuples = reader_.Find(module_, "treespec_namedtuple_fields");
+    ECHELON_ASSIGN_OR_RETURN(std::vector<std::string> names,
+                             OutputNames(spec, namedtuples ? *namedtuples : Json(), where_));
     if (names.size() != users.size()) {
       reader_.Fail(
           absl::StrCat("it has ", names.size(), " leaves, the graph ", users.size(), " outputs"));

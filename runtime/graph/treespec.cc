@@ -4,7 +4,6 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
-#include "runtime/graph/json_reader.h"
 #include "runtime/graph/status_macros.h"
 
 namespace echelon::graph {
@@ -21,7 +20,8 @@ struct Key {
 
 class Namer {
  public:
-  explicit Namer(const std::string& where) : where_(where), reader_(std::string(where)) {}
+  Namer(const std::string& where, const Json& namedtuples)
+      : where_(where), reader_(std::string(where)), namedtuples_(namedtuples) {}
 
   absl::StatusOr<std::vector<std::string>> Run(const Json& spec) {
     reader_.set_subject("out_spec");
@@ -53,9 +53,12 @@ class Namer {
   // list (dataclass), or {"dict_context": [...]} (defaultdict). Sequences are numbered.
   std::vector<Key> Keys(const Json& spec, const std::string& type, size_t count) {
     std::vector<Key> keys;
-    const bool sequence = type == "builtins.tuple" || type == "builtins.list" ||
-                          type == "collections.namedtuple" || type == "collections.deque";
-    if (const Json* text = sequence ? nullptr : reader_.Find(spec, "context")) {
+    const bool sequence =
+        type == "builtins.tuple" || type == "builtins.list" || type == "collections.deque";
+    const Json* text = sequence ? nullptr : reader_.Find(spec, "context");
+    if (text && type == "collections.namedtuple") {
+      keys = FieldsOf(reader_.AsString(*text, "context"));
+    } else if (text) {
       const auto context = ParseJson(reader_.AsString(*text, "context"), kMaxDepth, where_);
       if (context.ok()) keys = FromContext(*context);
     }
@@ -63,6 +66,14 @@ class Namer {
     keys.clear();
     for (size_t i = 0; i < count; ++i) keys.push_back({absl::StrCat(i), true});
     return keys;
+  }
+
+  // A namedtuple's context is its name; the fields stand in a table of the file.
+  std::vector<Key> FieldsOf(const std::string& name) const {
+    if (!namedtuples_.is_object()) return {};
+    const Json* row = reader_.Find(namedtuples_, name.c_str());
+    const Json* fields = row && row->is_object() ? reader_.Find(*row, "field_names") : nullptr;
+    return fields ? FromContext(*fields) : std::vector<Key>();
   }
 
   std::vector<Key> FromContext(const Json& context) const {
@@ -89,6 +100,7 @@ class Namer {
 
   const std::string where_;
   JsonReader reader_;
+  const Json& namedtuples_;
   size_t bytes_ = 0;  // of all names: nesting repeats a key for each leaf under it
   std::vector<std::string> names_;
   absl::flat_hash_set<std::string> taken_;
@@ -97,9 +109,10 @@ class Namer {
 }  // namespace
 
 absl::StatusOr<std::vector<std::string>> OutputNames(std::string_view out_spec,
+                                                     const Json& namedtuples,
                                                      const std::string& where) {
   ECHELON_ASSIGN_OR_RETURN(const Json spec, ParseJson(out_spec, kMaxDepth, where));
-  return Namer(where).Run(spec);
+  return Namer(where, namedtuples).Run(spec);
 }
 
 }  // namespace echelon::graph

@@ -55,7 +55,7 @@ struct HttpListenerOptions {
   size_t max_connections = 512;            // more are answered 503 and closed
   size_t max_header_bytes = 16 << 10;      // 431
   size_t max_body_bytes = 256 << 20;       // 413, said before the body is read
-  size_t max_total_body_bytes = 1u << 30;  // of all requests being read or answered; above it 503
+  size_t max_total_body_bytes = 1u << 30;  // of all requests being read or handled; above it 503
   absl::Duration header_time =
       absl::Seconds(10);  // from a request's first byte to the end of its header
   absl::Duration idle_time = absl::Seconds(75);  // of a kept-alive connection between requests

@@ -219,6 +219,7 @@ void HttpSession::Reply(HttpReply reply, bool keep_alive) {
   beast::error_code ignored;
   stream_.socket().cancel(ignored);  // WatchClient's wait
   state_ = State::kWriting;
+  ReleaseBody();
   if (const auto finish = std::exchange(reply.finish, nullptr)) finish(&reply);
   keep_alive = keep_alive && !finishing_ && !shared_->stopping;
   response_.emplace();
@@ -258,7 +259,6 @@ void HttpSession::OnWritten(beast::error_code error) {
   if (!serializer_->is_done()) return Write();
   serializer_.reset();
   response_.reset();
-  ReleaseBody();
   if (!keep_alive_) return Linger();
   ReadHeader();
 }

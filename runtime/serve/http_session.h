@@ -23,7 +23,7 @@ struct HttpShared {
   // Owned by the listener; a `done` in flight holds it, so that it may be called after the listener
   // is gone.
   std::weak_ptr<boost::asio::io_context> context;
-  std::atomic<size_t> body_bytes{0};  // claimed by requests being read or answered
+  std::atomic<size_t> body_bytes{0};  // claimed by requests being read or handled
   std::atomic<bool> stopping{false};
 };
 

@@ -116,7 +116,7 @@ void Driver::Infer(serve::InferRequest request, serve::InferDone done) {
   for (const graph::Input& input : graph_->inputs)
     for (NamedTensor& given : pending->request.inputs)
       if (given.name == input.name) {
-        given.tensor = RowMajor(std::move(given.tensor));
+        given.tensor = Aligned(RowMajor(std::move(given.tensor)));
         pending->inputs.push_back(&given.tensor);
       }
   const auto symbol = symbols.find(batch_.symbol);

@@ -83,9 +83,7 @@ absl::Status Rank::OpenEpoch(const group::Epoch& epoch, absl::Duration timeout) 
     if (!out.ok()) return out.status();
     links->in = *std::move(in);
     links->out = *std::move(out);
-    links->receiver = std::jthread([this, links = links.get(), keep = std::weak_ptr(links)] {
-      if (const auto alive = keep.lock()) Receive(alive);
-    });
+    links->receiver = std::jthread([this, links] { Receive(links); });  // joined by CloseEpoch
   }
   const std::lock_guard lock(mutex_);
   links_ = std::move(links);

@@ -1,5 +1,6 @@
 #include "runtime/stage/rows.h"
 
+#include <cstdint>
 #include <cstring>
 #include <utility>
 
@@ -39,6 +40,11 @@ Tensor Copy(const Tensor& tensor) {
   copy.strides = tensor.strides;
   if (tensor.nbytes > 0) std::memcpy(copy.data, tensor.data, tensor.nbytes);
   return copy;
+}
+
+Tensor Aligned(Tensor tensor) {
+  constexpr uintptr_t kAlign = 64;
+  return reinterpret_cast<uintptr_t>(tensor.data) % kAlign == 0 ? std::move(tensor) : Copy(tensor);
 }
 
 Tensor Rows(const Tensor& tensor, int64_t first, int64_t count) {

@@ -12,6 +12,10 @@ Tensor RowMajor(Tensor tensor);
 
 Tensor Copy(const Tensor& tensor);
 
+// Memory at a 64-byte boundary, as PyTorch's own tensors are; the same when it is so already. Kernels choose by a
+// tensor's address how they sum, so that without this an answer's last bits would hang on where a request lay.
+Tensor Aligned(Tensor tensor);
+
 // Rows [first, first + count) of dimension 0, sharing the memory. Precondition: row-major, rows in range.
 Tensor Rows(const Tensor& tensor, int64_t first, int64_t count);
 

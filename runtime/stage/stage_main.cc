@@ -76,7 +76,8 @@ class StageProcess {
     if (flags_.world > 1) {
       absl::StatusOr<std::unique_ptr<link::TcpListener>> listener =
           link::TcpListener::Listen(flags_.bind, flags_.link_port, {});
-      if (!listener.ok()) return listener.status();
+      if (!listener.ok())
+        return absl::Status(listener.status().code(), absl::StrCat("--link-port: ", listener.status().message()));
       listener_ = *std::move(listener);
     }
     rank_ = std::make_unique<Rank>(Rank::Options{.rank = flags_.rank, .world = flags_.world, .threads = flags_.threads},

@@ -204,7 +204,8 @@ void MeasureSize(const Ports& ports, size_t bytes, int trips, int rounds, nlohma
                      {"max_us", *most},
                      {"ratio", Median(ratios)},
                      {"min_ratio", *least_ratio},
-                     {"max_ratio", *most_ratio}});
+                     {"max_ratio", *most_ratio},
+                     {"by_round", ratios}});
   }
 }
 

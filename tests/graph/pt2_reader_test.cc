@@ -210,13 +210,22 @@ TEST(Pt2Reader, NamesOutputsByTheirPlaceInTheTree) {
       {tree("some.ModelOutput", {"logits", "hidden"}, {leaf, leaf}), {"logits", "hidden"}},
       {tree("some.Dataclass", {{"score", "label"}, json::array()}, {leaf, leaf}),
        {"score", "label"}},
-      {tree("some.NamedTuple", "some.NamedTuple", {leaf, leaf}), {"output_0", "output_1"}},
+      {{{"type", "collections.namedtuple"},
+        {"context", "my.Pair"},
+        {"children_spec", {leaf, leaf}}},
+       {"left", "right"}},
+      {{{"type", "collections.namedtuple"},
+        {"context", "my.Other"},
+        {"children_spec", {leaf, leaf}}},
+       {"output_0", "output_1"}},
       {tree("builtins.dict", {"a", "a"}, {leaf, leaf}), {"a", "a_1"}},
   };
   for (const auto& [spec, names] : cases) {
     Pt2 pt2;
     AddRelu(pt2);
     pt2.SetOutSpec(spec);
+    pt2.program["graph_module"]["treespec_namedtuple_fields"] = {
+        {"my.Pair", {{"field_names", {"left", "right"}}}}};
     const auto graph = Read(pt2);
     ASSERT_TRUE(graph.ok()) << graph.status();
     EXPECT_EQ(OutputNamesOf(*graph), names);

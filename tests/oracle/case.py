@@ -114,9 +114,13 @@ def named(prefix, names, values):
 
 
 def run(module, args, kwargs):
-    """Runs a module on copies, so that in-place writes to inputs do not reach the recorded ones."""
+    """Runs a module on copies, so that in-place writes to inputs do not reach the recorded ones.
+
+    Without gradients, as a server does: operators may choose another kernel with them (LSTM).
+    """
     args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
-    return pytree.tree_leaves(module(*args, **kwargs), is_leaf=lambda leaf: leaf is None)
+    with torch.no_grad():
+        return pytree.tree_leaves(module(*args, **kwargs), is_leaf=lambda leaf: leaf is None)
 
 
 def same(got, want, tolerance):
