@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -38,7 +39,10 @@ bool IsCached(std::byte* mapping, size_t nbytes, size_t page_bytes) {
 // file that ends early or cannot be read is an error here and no SIGBUS; only one truncated within that step's copy is.
 bool CopyCached(int descriptor, uint64_t offset, absl::Span<std::byte> to) {
   static const size_t page_bytes = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
-  if (to.size() < kMapBytes) return false;
+  struct stat file {};
+  if (to.size() < kMapBytes || ::fstat(descriptor, &file) != 0) return false;
+  const uint64_t file_bytes = static_cast<uint64_t>(file.st_size);  // behind it, its last page reads as zeros
+  if (offset > file_bytes || to.size() > file_bytes - offset) return false;
   const size_t lead = offset % page_bytes, mapped_bytes = lead + to.size();
   void* map = ::mmap(nullptr, mapped_bytes, PROT_READ, MAP_SHARED, descriptor, static_cast<off_t>(offset - lead));
   if (map == MAP_FAILED) return false;
