@@ -52,6 +52,7 @@ class TorchStage final : public StageModule {
       if (range_of.try_emplace({stored.path, stored.offset, stored.nbytes}, ranges.size()).second)
         ranges.push_back({stored.path, stored.offset, stored.nbytes});
     }
+    for (const weights::Range& range : ranges) weight_bytes_ += range.nbytes;
     absl::StatusOr<weights::Loaded> loaded = weights::Load(source, ranges, options.threads, options.progress);
     if (!loaded.ok())
       return absl::Status(loaded.status().code(), absl::StrCat("stage ", stage_.rank, ": ", loaded.status().message()));
@@ -77,7 +78,7 @@ class TorchStage final : public StageModule {
     return status;
   }
 
-  uint64_t weight_bytes() const override { return weights_ ? weights_->nbytes() : 0; }
+  uint64_t weight_bytes() const override { return weight_bytes_; }
 
  private:
   static at::Tensor Bind(const graph::Stored& stored, std::byte* data, const std::shared_ptr<weights::Arena>& arena) {
@@ -245,6 +246,7 @@ class TorchStage final : public StageModule {
   std::vector<IValue> frame_;
   torch::jit::Stack stack_;
   std::shared_ptr<weights::Arena> weights_;
+  uint64_t weight_bytes_ = 0;  // without the arena's gaps
   std::vector<int64_t>* const node_times_ns_;
   const std::function<void(int, const LoadOptions::StorageOf&)> observe_;
 };

@@ -65,6 +65,14 @@ TEST(Copy, SharesNothingAndKeepsStrides) {
   EXPECT_EQ(Numbers(copy), Numbers(tensor));
 }
 
+TEST(Aligned, CopiesWhatDoesNotBeginAtACacheLine) {
+  const Tensor tensor = Counting({4, 2});
+  EXPECT_EQ(Aligned(tensor).data, tensor.data);
+  const Tensor moved = Aligned(Rows(tensor, 1, 3));
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(moved.data) % 64, 0u);
+  EXPECT_THAT(Numbers(moved), ElementsAre(2, 3, 4, 5, 6, 7));
+}
+
 TEST(PutRows, PutsPartsTogetherInAnyOrder) {
   Tensor whole;
   ASSERT_TRUE(PutRows(Counting({1, 2}, 4), 2, 3, &whole).ok());
