@@ -4,7 +4,8 @@
     tools/bench.py [NAME ...] [--build build]        (or: make bench)
 
 A benchmark is tests/bench/NAME_bench.cc (built as echelon-NAME-bench) or tests/bench/NAME_bench.py;
-both take --json FILE. tools/bench_table.py turns the files into Markdown.
+both take --json FILE. tests/bench/bars.py then says which aims are met, missed or unresolved, and
+tools/bench_table.py turns the files into Markdown.
 """
 
 import argparse
@@ -50,6 +51,8 @@ def main() -> int:
         environment = os.environ | {"ECHELON_BIN": str(build / "bin"), "ECHELON_BUILD": str(build)}
         if subprocess.run([*command, "--json", build / "bench" / f"{name}.json"], env=environment, cwd=build / "bench").returncode != 0:
             failed.append(name)
+    print("\n== what was aimed at", flush=True)
+    subprocess.run([sys.executable, ROOT / "tests/bench/bars.py", build / "bench"], check=True)
     print(f"\n{len(names) - len(failed)} of {len(names)} benchmarks ran; JSON in {build / 'bench'}")
     for name in failed:
         print(f"bench: {name} failed", file=sys.stderr)

@@ -3,8 +3,9 @@
 
     tools/bench_table.py [--build build] [--check]
 
-A file holds {"rows": [{column: value}, ...]} and, if it likes, "title", "machine" and "verdict" texts. A marker is a
-line `<!-- bench: NAME -->`; all up to the next `<!-- end -->` is replaced by the table of NAME.json.
+A file holds {"rows": [{column: value}, ...]} and, if it likes, "title" and "machine" texts and the
+tables "controls" and "bars". A marker is a line `<!-- bench: NAME -->`; all up to the next
+`<!-- end -->` is replaced by the tables of NAME.json.
 --check writes nothing and ends with status 1 when a marker has no file.
 """
 
@@ -39,7 +40,8 @@ def table(rows: list[dict]) -> str:
 def section(file: pathlib.Path) -> str:
     data = json.loads(file.read_text())
     texts = [data[key] for key in ("title", "machine") if data.get(key)]
-    return "\n\n".join([*texts, table(data["rows"]), *([data["verdict"]] if data.get("verdict") else [])]) + "\n"
+    tables = [table(data[key]) for key in ("rows", "controls", "bars") if data.get(key)]
+    return "\n\n".join([*texts, *tables]) + "\n"
 
 
 def main() -> int:

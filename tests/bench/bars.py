@@ -1,6 +1,6 @@
 """What the benchmarks' figures mean: each bar is met, missed or unresolved.
 
-    bars.py BUILD/bench        adds "bars" and "verdict" to link.json and load.json, prints them all
+    bars.py BUILD/bench        adds "bars" to link.json and load.json, prints those of all files
 
 The C++ programs write what they measured, round by round; what is aimed at stands here.
 pipeline.json has its bars already.
@@ -53,8 +53,6 @@ def judge(name: str, result: dict) -> dict:
         result["bars"] = [bar.row() for bar in JUDGES[name](result["rows"])]
         samples = [{key: row.pop(key) for key in SAMPLES if key in row} for row in result["rows"]]
         result["samples"] = samples
-    bars = result["bars"]
-    result["verdict"] = "; ".join(f"{bar['bar']} {bar['seen']:.3f} {bar['verdict']}" for bar in bars)
     return result
 
 

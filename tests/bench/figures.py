@@ -40,13 +40,11 @@ class Bar:
 
     @property
     def verdict(self) -> str:
-        """A bar that allows less than the noise, either way, is unresolved, never met."""
+        """A bar that allows less than the noise is unresolved, and so is what falls within it."""
         if self.seen < self.aim - self.noise:
             return "missed"
         allowed = 1 - self.aim if self.aim < 1 else self.seen - self.aim
-        if self.noise > allowed or self.noise > abs(self.seen - self.aim) > 0 and self.seen < self.aim:
-            return "unresolved"
-        return "met" if self.seen >= self.aim else "missed"
+        return "unresolved" if self.noise > allowed or self.seen < self.aim else "met"
 
     def row(self) -> dict:
         return {

@@ -173,7 +173,8 @@ void RunRound(Variant* variant, int trips) {
   variant->us.push_back(Median(us));
 }
 
-void MeasureSize(const Ports& ports, size_t bytes, int trips, int rounds, nlohmann::json* rows) {
+void MeasureSize(const Ports& ports, size_t bytes, int trips, int rounds,
+                 nlohmann::ordered_json* rows) {
   std::vector<Variant> variants = {
       {"bare TCP", Bare(ports, bytes)},
       {"bare TCP again (control)", Bare(ports, bytes)},
@@ -226,12 +227,12 @@ int Run(int rounds, const std::string& json_path) {
   std::printf(
       "   bytes  round trip                  median us        min .. max       ratio    min .. "
       "max\n");
-  nlohmann::json rows = nlohmann::json::array();
+  nlohmann::ordered_json rows = nlohmann::ordered_json::array();
   MeasureSize(ports, 4 << 10, 2000, rounds, &rows);
   MeasureSize(ports, 64 << 10, 1000, rounds, &rows);
   MeasureSize(ports, 8 << 20, 30, rounds, &rows);
   if (!json_path.empty())
-    std::ofstream(json_path) << nlohmann::json{{"rows", rows}}.dump(2) << "\n";
+    std::ofstream(json_path) << nlohmann::ordered_json{{"rows", rows}}.dump(2) << "\n";
   close(life_pipe[1]);
   waitpid(echo, nullptr, 0);
   return 0;

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -23,7 +24,6 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "runtime/weights/loader.h"
 #include "runtime/weights/source.h"
 
@@ -82,7 +82,8 @@ void Check(const Source& source, const std::vector<std::byte*>& at) {
   for (const std::byte* tensor : at) {
     const uint64_t nbytes = std::min(kTensorBytes, source.nbytes - begin);
     if (std::memcmp(tensor, source.memory->data() + begin, nbytes) != 0)
-      throw std::runtime_error(absl::StrCat("the bytes loaded from ", begin, " on are not the file's"));
+      throw std::runtime_error(
+          absl::StrCat("the bytes loaded from ", begin, " on are not the file's"));
     begin += nbytes;
   }
 }
@@ -118,7 +119,8 @@ double TimeMemcpy(const Source& source, int threads) {
 
 // What a loader does that thinks of nothing: one thread, memory as it comes, 4 KiB a fault.
 double TimePlainRead(const Source& source) {
-  void* to = ::mmap(nullptr, source.nbytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* to =
+      ::mmap(nullptr, source.nbytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (to == MAP_FAILED) throw std::runtime_error("no memory for the plain read");
   ::madvise(to, source.nbytes, MADV_NOHUGEPAGE);
   const int descriptor = ::open(source.path.c_str(), O_RDONLY | O_CLOEXEC);
@@ -151,9 +153,10 @@ struct Variant {
 std::vector<Variant> Variants(const Source& source) {
   std::vector<Variant> variants;
   for (const int threads : {1, 2}) {
-    variants.push_back({"memcpy", threads, [&source, threads] { return TimeMemcpy(source, threads); }});
     variants.push_back(
-        {"memcpy again (control)", threads, [&source, threads] { return TimeMemcpy(source, threads); }});
+        {"memcpy", threads, [&source, threads] { return TimeMemcpy(source, threads); }});
+    variants.push_back({"memcpy again (control)", threads,
+                        [&source, threads] { return TimeMemcpy(source, threads); }});
     variants.push_back({"load", threads, [&source, threads] { return TimeLoad(source, threads); }});
   }
   variants.push_back({"plain read", 1, [&source] { return TimePlainRead(source); }});
@@ -165,8 +168,8 @@ double Median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-nlohmann::json Report(const std::vector<Variant>& variants) {
-  nlohmann::json rows = nlohmann::json::array();
+nlohmann::ordered_json Report(const std::vector<Variant>& variants) {
+  nlohmann::ordered_json rows = nlohmann::ordered_json::array();
   std::printf("variant                 threads  median GB/s     min .. max    of memcpy\n");
   for (const Variant& variant : variants) {
     const auto like = std::find_if(variants.begin(), variants.end(), [&](const Variant& other) {
@@ -175,9 +178,10 @@ nlohmann::json Report(const std::vector<Variant>& variants) {
     std::vector<double> ratios;
     for (size_t i = 0; i < variant.gb_per_s.size(); ++i)
       ratios.push_back(variant.gb_per_s[i] / like->gb_per_s[i]);
-    const auto [least, most] = std::minmax_element(variant.gb_per_s.begin(), variant.gb_per_s.end());
-    std::printf("%-22s  %7d  %11.2f  %5.2f .. %-5.2f  %10.3f\n", variant.name.c_str(), variant.threads,
-                Median(variant.gb_per_s), *least, *most, Median(ratios));
+    const auto [least, most] =
+        std::minmax_element(variant.gb_per_s.begin(), variant.gb_per_s.end());
+    std::printf("%-22s  %7d  %11.2f  %5.2f .. %-5.2f  %10.3f\n", variant.name.c_str(),
+                variant.threads, Median(variant.gb_per_s), *least, *most, Median(ratios));
     rows.push_back({{"variant", variant.name},
                     {"threads", variant.threads},
                     {"rounds", variant.gb_per_s.size()},
@@ -200,9 +204,10 @@ void Run(const std::string& path, uint64_t nbytes, int rounds, const std::string
       TouchMemory(nbytes);
       variant.gb_per_s.push_back(static_cast<double>(nbytes) / kGiga / variant.seconds());
     }
-  const nlohmann::json rows = Report(variants);
+  const nlohmann::ordered_json rows = Report(variants);
   if (!json_path.empty())
-    std::ofstream(json_path) << nlohmann::json{{"bytes", nbytes}, {"rows", rows}}.dump(2) << "\n";
+    std::ofstream(json_path) << nlohmann::ordered_json{{"bytes", nbytes}, {"rows", rows}}.dump(2)
+                             << "\n";
 }
 
 }  // namespace
@@ -213,9 +218,16 @@ int main(int argc, char** argv) {
   int rounds = 9;
   uint64_t megabytes = 1024;
   std::string json_path;
-  std::string path = absl::StrFormat("load_bench.%d.bin", ::getpid());
-  app.add_option("--rounds", rounds, "interleaved rounds")->check(CLI::Range(1, 1000))->capture_default_str();
-  app.add_option("--mib", megabytes, "bytes to load, in MiB")->check(CLI::Range(1, 1 << 16))->capture_default_str();
+  const char* build = std::getenv("ECHELON_BUILD");
+  const std::filesystem::path folder =
+      build ? std::filesystem::path(build) / "bench" : std::filesystem::temp_directory_path();
+  std::string path = folder / absl::StrCat("load_bench.", ::getpid(), ".bin");
+  app.add_option("--rounds", rounds, "interleaved rounds")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  app.add_option("--mib", megabytes, "bytes to load, in MiB")
+      ->check(CLI::Range(1, 1 << 16))
+      ->capture_default_str();
   app.add_option("--file", path, "file to write, load and remove")->capture_default_str();
   app.add_option("--json", json_path, "also write the rows here");
   CLI11_PARSE(app, argc, argv);

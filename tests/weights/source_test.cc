@@ -23,13 +23,15 @@ class SourceTest : public ::testing::Test {
   void SetUp() override {
     path_ = ::testing::TempDir() + "/source_test.bin";
     uint32_t state = 1;
-    for (char& byte : bytes_) byte = static_cast<char>((state = state * 1664525 + 1013904223) >> 24);
+    for (char& byte : bytes_)
+      byte = static_cast<char>((state = state * 1664525 + 1013904223) >> 24);
     Write(bytes_);
   }
   void TearDown() override { std::remove(path_.c_str()); }
 
   void Write(const std::string& bytes) const {
-    std::ofstream(path_, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+    std::ofstream(path_, std::ios::binary)
+        .write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   }
 
   absl::StatusOr<std::string> Read(size_t offset, size_t nbytes) {
@@ -46,7 +48,8 @@ class SourceTest : public ::testing::Test {
 };
 
 TEST_F(SourceTest, ReadsRangesThatBeginAndEndAnywhere) {
-  for (const size_t offset : {size_t{0}, size_t{1}, size_t{64}, size_t{4095}, size_t{4096}, size_t{123'457}}) {
+  for (const size_t offset :
+       {size_t{0}, size_t{1}, size_t{64}, size_t{4095}, size_t{4096}, size_t{123'457}}) {
     for (const size_t nbytes : {size_t{1}, size_t{4096}, size_t{1 << 20}, size_t{(2 << 20) - 1},
                                 size_t{2 << 20}, size_t{(6 << 20) + 77}, kFileBytes - offset}) {
       const auto read = Read(offset, nbytes);
@@ -66,7 +69,8 @@ TEST_F(SourceTest, NamesTheByteAtWhichATruncatedFileEnds) {
   for (const size_t beyond : {size_t{1}, size_t{4096}, size_t{3 << 20}}) {
     const auto read = Read(3 << 20, kFileBytes - (3 << 20) + beyond);
     EXPECT_EQ(read.status().code(), absl::StatusCode::kDataLoss);
-    EXPECT_THAT(read.status().message(), HasSubstr("source_test.bin: truncated, ends at byte 9437307"));
+    EXPECT_THAT(read.status().message(),
+                HasSubstr("source_test.bin: truncated, ends at byte 9437307"));
   }
 }
 
