@@ -71,6 +71,13 @@ def read_bytes(pid):
     return int(re.search(r"rchar: (\d+)", pathlib.Path(f"/proc/{pid}/io").read_text())[1])
 
 
+def loads(stderr, rank):
+    """What a rank's log says of each time it loaded its weights: MiB read from disk."""
+    said = re.findall(rf"rank {rank} info: loaded .* of weights, read (\S+) (\S+) from", stderr)
+    mebibytes = {"B": 2**-20, "KiB": 2**-10, "MiB": 1, "GiB": 2**10}
+    return [float(number) * mebibytes[unit] for number, unit in said]
+
+
 def resident_bytes(pid):
     text = pathlib.Path(f"/proc/{pid}/status").read_text()
     return int(re.search(r"VmRSS:\s+(\d+) kB", text)[1]) * 1024

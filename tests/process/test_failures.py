@@ -7,7 +7,15 @@ import time
 import pytest
 from clients import UNAVAILABLE, Case, Client, Refused, assert_equal
 from load import Load
-from pipeline import fetch, free_port, is_running, read_bytes, read_metrics, wait_until
+from pipeline import (
+    fetch,
+    free_port,
+    is_running,
+    loads,
+    read_bytes,
+    read_metrics,
+    wait_until,
+)
 
 DETECTED_S = 1.0  # from the signal until a request in flight has failed
 KINDS = ("grpc", "http")
@@ -27,7 +35,7 @@ def pipelines(start_shared, mlp):
 
     def get(stages):
         if stages not in runs:
-            flags = ("--restarts=1000", "--threads=1")
+            flags = ("--restarts=1000", "--threads=1", "--verbose")
             runs[stages] = start_shared.run(mlp.model, stages, *flags, name="mlp")
         return runs[stages].wait_ready()
 
@@ -56,9 +64,13 @@ class Before:
         self.run, self.victim, self.pids = run, victim, run.pids()
         self.epoch, self.joins = run.status()["epoch"], self.joins_now()
         self.read = {rank: read_bytes(pid) for rank, pid in self.pids.items()}
+        self.loads = self.loads_now()
 
     def joins_now(self):
         return {rank["rank"]: rank["joins"] for rank in self.run.status()["ranks"]}
+
+    def loads_now(self):
+        return {rank: len(loads(self.run.stderr(), rank)) for rank in self.pids}
 
     def signal(self, number):
         """When it was sent."""
@@ -79,12 +91,13 @@ class Before:
     def survivors_go_on(self):
         """A later epoch forms, of the same survivors with the weights they had."""
         wait_until(self.formed_again, "a later epoch forms")
-        pids = self.run.pids()
+        pids, loads_now = self.run.pids(), self.loads_now()
         for rank, metrics in enumerate(map(read_metrics, self.run.metrics)):
             weights = metrics["echelon_weights_bytes"]
             assert metrics["echelon_weights_loaded_bytes"] == weights > 1 << 20
             if rank != self.victim:
                 assert pids[rank] == self.pids[rank]
+                assert loads_now[rank] == self.loads[rank]
                 assert read_bytes(pids[rank]) - self.read[rank] < weights / 10
         if self.victim > 0:  # a new head counts anew
             expected = {r: times + (r == self.victim) for r, times in self.joins.items()}
@@ -236,7 +249,7 @@ def test_a_rank_started_again_by_hand_joins_the_survivors(start, net):
         serves(head, net)
     assert len(head.events("ready")) == 3
     for stage in stages:
-        assert stage.stderr().count("of weights, read") == 1  # loaded once
+        assert stage.stderr().count("of weights, read") == 1
         assert stage.stop() == 0
 
 

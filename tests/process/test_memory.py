@@ -2,31 +2,36 @@
 
 import pytest
 from clients import Case, Client, assert_equal
-from pipeline import read_bytes, read_metrics, resident_bytes
+from pipeline import loads, read_bytes, read_metrics, resident_bytes
 
 MIB = 1 << 20
 BASE_BYTES = 192 * MIB  # a stage process without its weights: the program's and LibTorch's pages most of all
 
 
 def figures(run):
-    """[(weights, resident, read)] in bytes, by rank, before any request."""
-    pids = run.pids()
-    return [
-        (read_metrics(run.metrics[rank])["echelon_weights_bytes"], resident_bytes(pid), read_bytes(pid))
-        for rank, pid in sorted(pids.items())
-    ]
+    """[(weights, resident, read)] in bytes, by rank, before any request.
+
+    Pages that lie in the page cache are mapped, which the kernel does not count as read: the rank's own
+    count has those too.
+    """
+    found = []
+    for rank, pid in sorted(run.pids().items()):
+        weights = read_metrics(run.metrics[rank])["echelon_weights_bytes"]
+        (counted,) = loads(run.stderr(), rank)
+        found.append((weights, resident_bytes(pid), max(counted * MIB, read_bytes(pid))))
+    return found
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stages", [2, 4])
 def test_a_rank_reads_and_holds_its_slice_alone(start, stages):
-    small = start.run(Case("mlp_skip2").model, stages).wait_ready()  # some KB of weights
+    small = start.run(Case("mlp_skip2").model, stages, "--verbose").wait_ready()  # some KB of weights
     base = max(resident for _, resident, _ in figures(small))
     assert base < BASE_BYTES
     assert small.stop() == 0
     big = Case("big")
     assert big.model.stat().st_size > 1e9
-    run = start.run(big.model, stages, name="big").wait_ready()
+    run = start.run(big.model, stages, "--verbose", name="big").wait_ready()
     print(f"{stages} stages, base {base / MIB:.0f} MiB")
     for rank, (weights, resident, read) in enumerate(figures(run)):
         print(
@@ -35,7 +40,7 @@ def test_a_rank_reads_and_holds_its_slice_alone(start, stages):
         )
         assert weights >= big.model.stat().st_size / stages * 0.9
         assert resident <= 1.05 * weights + base
-        assert read <= 1.05 * weights
+        assert 0.99 * weights <= read <= 1.05 * weights
     inputs, outputs = big.runs[0]
     with Client("grpc", run) as client:
         assert_equal(client.infer(inputs), outputs, 1e-5)
