@@ -19,7 +19,8 @@ namespace {
 constexpr int kReportDescriptor = 3;
 
 // In the child, between fork and exec: async-signal-safe calls only.
-[[noreturn]] void Become(char* const* argv, const cpu_set_t* cores, int report, int log, pid_t parent) {
+[[noreturn]] void Become(char* const* argv, const cpu_set_t* cores, int report, int log,
+                         pid_t parent) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != parent) ::_exit(127);  // it died before prctl
   ::setpgid(0, 0);
@@ -27,8 +28,10 @@ constexpr int kReportDescriptor = 3;
   sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
   if (cores) ::sched_setaffinity(0, sizeof *cores, cores);
-  if (report == kReportDescriptor) ::fcntl(report, F_SETFD, 0);
-  else ::dup2(report, kReportDescriptor);
+  if (report == kReportDescriptor)
+    ::fcntl(report, F_SETFD, 0);
+  else
+    ::dup2(report, kReportDescriptor);
   ::dup2(log, STDERR_FILENO);
   ::execv(argv[0], argv);
   ::_exit(127);
@@ -36,10 +39,12 @@ constexpr int kReportDescriptor = 3;
 
 }  // namespace
 
-absl::StatusOr<Child> Spawn(int rank, const std::vector<std::string>& command, const std::vector<int>& cores) {
+absl::StatusOr<Child> Spawn(int rank, const std::vector<std::string>& command,
+                            const std::vector<int>& cores) {
   std::array<int, 2> report{}, log{};
   if (::pipe2(report.data(), O_CLOEXEC) != 0 || ::pipe2(log.data(), O_CLOEXEC) != 0)
-    return absl::ResourceExhaustedError(absl::StrCat("rank ", rank, ": no pipe: ", std::strerror(errno)));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("rank ", rank, ": no pipe: ", std::strerror(errno)));
   std::vector<char*> argv;
   for (const std::string& word : command) argv.push_back(const_cast<char*>(word.c_str()));
   argv.push_back(nullptr);
@@ -55,7 +60,9 @@ absl::StatusOr<Child> Spawn(int rank, const std::vector<std::string>& command, c
   }
   ::close(report[1]);
   ::close(log[1]);
-  if (pid < 0) return absl::ResourceExhaustedError(absl::StrCat("rank ", rank, ": no process: ", std::strerror(errno)));
+  if (pid < 0)
+    return absl::ResourceExhaustedError(
+        absl::StrCat("rank ", rank, ": no process: ", std::strerror(errno)));
   for (const int descriptor : {report[0], log[0]}) ::fcntl(descriptor, F_SETFL, O_NONBLOCK);
   Child child;
   child.rank = rank;
@@ -91,8 +98,10 @@ std::vector<std::string> ReadLines(int* descriptor, std::string* rest) {
 
 std::string EndText(int wait_status) {
   if (WIFSIGNALED(wait_status))
-    return absl::StrCat("was killed by signal ", WTERMSIG(wait_status), " (", ::strsignal(WTERMSIG(wait_status)), ")");
-  if (WEXITSTATUS(wait_status) == 127) return "could not be started: is echelon-stage beside echelon?";
+    return absl::StrCat("was killed by signal ", WTERMSIG(wait_status), " (",
+                        ::strsignal(WTERMSIG(wait_status)), ")");
+  if (WEXITSTATUS(wait_status) == 127)
+    return "could not be started: is echelon-stage beside echelon?";
   return absl::StrCat("exited with status ", WEXITSTATUS(wait_status));
 }
 

@@ -29,10 +29,12 @@ int main(int argc, char** argv) {
   if (std::strcmp(command, "plan") == 0) return echelon::PlanMain(argc - 1, argv + 1);
   if (std::strcmp(command, "infer") == 0) return echelon::InferMain(argc - 1, argv + 1);
   if (std::strcmp(command, "--version") == 0) return std::puts("echelon 0.1.0"), 0;
-  if (std::strcmp(command, "--help") == 0 || std::strcmp(command, "-h") == 0 || std::strcmp(command, "help") == 0) {
+  if (std::strcmp(command, "--help") == 0 || std::strcmp(command, "-h") == 0 ||
+      std::strcmp(command, "help") == 0) {
     std::fputs(kHelp, stdout);
     return argc > 1 ? 0 : 2;
   }
-  std::fprintf(stderr, "echelon: no command '%s'; there are run, plan and infer (echelon --help)\n", command);
+  std::fprintf(stderr, "echelon: no command '%s'; there are run, plan and infer (echelon --help)\n",
+               command);
   return 2;
 }

@@ -33,8 +33,8 @@ absl::Status WriteTimes(const stage::Model& model, const std::string& path) {
   std::ofstream file(path);
   file << json.dump(1) << '\n';
   if (!file.flush()) return absl::UnavailableError("--measure " + path + ": cannot be written");
-  std::fprintf(stderr, "times of %zu nodes in %s: plan with --policy measured --times %s\n", times->size(),
-               path.c_str(), path.c_str());
+  std::fprintf(stderr, "times of %zu nodes in %s: plan with --policy measured --times %s\n",
+               times->size(), path.c_str(), path.c_str());
   return absl::OkStatus();
 }
 
@@ -42,14 +42,18 @@ absl::Status WriteTimes(const stage::Model& model, const std::string& path) {
 
 int PlanMain(int argc, char** argv) {
   PlanArguments arguments;
-  CLI::App app("Shows how a model would be split into stages. Reads the graph, no weights.", "echelon plan");
+  CLI::App app("Shows how a model would be split into stages. Reads the graph, no weights.",
+               "echelon plan");
   app.footer("Example:\n  echelon plan net.pt2 --stages 2 --policy equal-size\n");
   app.add_option("model", arguments.model, "the .pt2 file")->required();
-  app.add_option("--stages", arguments.stages, "number of stages")->check(CLI::Range(1, 4096))->capture_default_str();
+  app.add_option("--stages", arguments.stages, "number of stages")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
   stage::AddPlanFlags(app, &arguments.flags);
   app.add_flag("--json", arguments.json, "print the plan as JSON");
   app.add_flag("--code", arguments.code, "print every stage's code, however long");
-  app.add_option("--measure", arguments.measure, "run the model here and write each node's time to this file");
+  app.add_option("--measure", arguments.measure,
+                 "run the model here and write each node's time to this file");
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp& help) {
@@ -66,7 +70,8 @@ int PlanMain(int argc, char** argv) {
     arguments.flags.times = arguments.measure;
     arguments.flags.policy = "measured";
   }
-  const absl::StatusOr<plan::Plan> plan = stage::PlanModel(*model, arguments.flags, arguments.stages);
+  const absl::StatusOr<plan::Plan> plan =
+      stage::PlanModel(*model, arguments.flags, arguments.stages);
   if (!plan.ok()) return Fail(plan.status());
   if (arguments.json) {
     std::printf("%s\n", plan::ToJson(*plan, model->graph).c_str());
@@ -79,7 +84,8 @@ int PlanMain(int argc, char** argv) {
   }
   for (const plan::Stage& stage : plan->stages)
     std::printf("\n# stage %d\n%s", stage.rank,
-                graph::PrintCode(model->graph, stage.begin, stage.end, stage.receives, stage.sends).c_str());
+                graph::PrintCode(model->graph, stage.begin, stage.end, stage.receives, stage.sends)
+                    .c_str());
   return 0;
 }
 

@@ -13,10 +13,12 @@ Progress::Progress(int ranks) : terminal_(::isatty(STDERR_FILENO) != 0), bars_(r
 
 std::string BarText(int rank, int64_t loaded_bytes, int64_t total_bytes) {
   constexpr int kCells = 24;
-  const double part = total_bytes > 0 ? static_cast<double>(loaded_bytes) / static_cast<double>(total_bytes) : 1;
+  const double part =
+      total_bytes > 0 ? static_cast<double>(loaded_bytes) / static_cast<double>(total_bytes) : 1;
   const int cells = static_cast<int>(part * kCells);
-  return absl::StrFormat("rank %d [%s%s] %3.0f %%  %s of %s", rank, std::string(cells, '#'), std::string(kCells - cells, '-'),
-                         100 * part, plan::BytesText(loaded_bytes), plan::BytesText(total_bytes));
+  return absl::StrFormat("rank %d [%s%s] %3.0f %%  %s of %s", rank, std::string(cells, '#'),
+                         std::string(kCells - cells, '-'), 100 * part,
+                         plan::BytesText(loaded_bytes), plan::BytesText(total_bytes));
 }
 
 void Progress::Loading(int rank, int64_t loaded_bytes, int64_t total_bytes) {
@@ -49,7 +51,9 @@ void Progress::Erase() {
 
 void Progress::Draw() {
   for (size_t rank = 0; rank < bars_.size(); ++rank)
-    std::fprintf(stderr, "%s\n", BarText(static_cast<int>(rank), bars_[rank].loaded_bytes, bars_[rank].total_bytes).c_str());
+    std::fprintf(
+        stderr, "%s\n",
+        BarText(static_cast<int>(rank), bars_[rank].loaded_bytes, bars_[rank].total_bytes).c_str());
   drawn_ = static_cast<int>(bars_.size());
 }
 

@@ -32,7 +32,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr auto kStopGrace = std::chrono::seconds(8);  // then SIGKILL; a stage gives itself 5
-constexpr size_t kKeptLines = 20;                      // of a child's stderr, for when it dies without a word
+constexpr size_t kKeptLines = 20;  // of a child's stderr, for when it dies without a word
 
 struct RunFlags {
   std::string model, name, bind = "127.0.0.1", cores, json_endpoints, max_request_bytes;
@@ -64,11 +64,13 @@ class Runner {
   }
 
  private:
-  // ---- Starting -----------------------------------------------------------------------------------------------------
+  // ---- Starting
+  // -----------------------------------------------------------------------------------------------------
 
   std::vector<std::string> Command(int rank) const {
-    std::vector<std::string> command{(std::filesystem::read_symlink("/proc/self/exe").parent_path() / "echelon-stage").string(),
-                                     flags_.model};
+    std::vector<std::string> command{
+        (std::filesystem::read_symlink("/proc/self/exe").parent_path() / "echelon-stage").string(),
+        flags_.model};
     const auto add = [&](const std::string& flag, const auto& value) {
       command.push_back(absl::StrCat("--", flag, "=", value));
     };
@@ -81,7 +83,9 @@ class Runner {
     const Child& before = children_[rank];  // a stage that is started again keeps its ports
     add("http-port", before.http > 0 ? before.http : rank == 0 ? flags_.http_port : 0);
     add("grpc-port", before.grpc > 0 ? before.grpc : rank == 0 ? flags_.grpc_port : 0);
-    add("metrics-port", before.metrics > 0 ? before.metrics : flags_.metrics_port == 0 ? 0 : flags_.metrics_port + rank);
+    add("metrics-port", before.metrics > 0         ? before.metrics
+                        : flags_.metrics_port == 0 ? 0
+                                                   : flags_.metrics_port + rank);
     add("chunks", flags_.chunks);
     add("queue", flags_.queue);
     add("threads", Threads());
@@ -93,8 +97,10 @@ class Runner {
     if (!flags_.code) command.emplace_back("--quiet");
     if (rank > 0) return command;
     add("policy", flags_.plan.policy);
-    for (const auto& [flag, value] : {std::pair("threshold", flags_.plan.threshold), {"split-points", flags_.plan.points},
-                                      {"stage-memory", flags_.plan.stage_memory}, {"stage-speed", flags_.plan.stage_speed},
+    for (const auto& [flag, value] : {std::pair("threshold", flags_.plan.threshold),
+                                      {"split-points", flags_.plan.points},
+                                      {"stage-memory", flags_.plan.stage_memory},
+                                      {"stage-speed", flags_.plan.stage_speed},
                                       {"times", flags_.plan.times}})
       if (!value.empty()) add(flag, value);
     return command;
@@ -135,7 +141,8 @@ class Runner {
       if (children_[rank].pid < 0) Start(rank);
   }
 
-  // ---- Watching -----------------------------------------------------------------------------------------------------
+  // ---- Watching
+  // -----------------------------------------------------------------------------------------------------
 
   void Wait(int timeout_ms) {
     std::vector<pollfd> polled{{signals_, POLLIN, 0}};
@@ -146,8 +153,10 @@ class Runner {
     for (Child& child : children_) ReadFrom(child);
     signalfd_siginfo signal{};
     while (::read(signals_, &signal, sizeof signal) == sizeof signal) {
-      if (signal.ssi_signo == SIGCHLD) Reap();
-      else if (!std::exchange(ended_, true)) progress_.Say("stopping");
+      if (signal.ssi_signo == SIGCHLD)
+        Reap();
+      else if (!std::exchange(ended_, true))
+        progress_.Say("stopping");
     }
   }
 
@@ -172,14 +181,16 @@ class Runner {
       if (child.rank == 0) group_port_ = event.value("group", 0);
       workers_due_ |= child.rank == 0;
     } else if (kind == "loading") {
-      progress_.Loading(child.rank, event.value("loaded", int64_t{0}), event.value("total", int64_t{0}));
+      progress_.Loading(child.rank, event.value("loaded", int64_t{0}),
+                        event.value("total", int64_t{0}));
     } else if (kind == "ready") {
       child.ready = true;
       const auto is_ready = [](const Child& c) { return c.ready; };
       if (std::all_of(children_.begin(), children_.end(), is_ready)) AllReady();
     } else if (kind == "closed") {
       child.ready = false;
-      if (child.rank == 0 && !ended_) progress_.Say(absl::StrCat("not ready: ", event.value("why", "")));
+      if (child.rank == 0 && !ended_)
+        progress_.Say(absl::StrCat("not ready: ", event.value("why", "")));
     } else if (kind == "error") {
       child.error = event.value("message", "");
     }
@@ -190,16 +201,21 @@ class Runner {
     progress_.Done();
     const Child& head = children_[0];
     std::vector<std::string> metrics;
-    for (const Child& child : children_) metrics.push_back(absl::StrCat(flags_.bind, ":", child.metrics));
+    for (const Child& child : children_)
+      metrics.push_back(absl::StrCat(flags_.bind, ":", child.metrics));
     std::printf("%s is served in %d stages\n", flags_.name.c_str(), flags_.stages);
-    std::printf("  HTTP     http://%s:%d/v2/models/%s\n", flags_.bind.c_str(), head.http, flags_.name.c_str());
+    std::printf("  HTTP     http://%s:%d/v2/models/%s\n", flags_.bind.c_str(), head.http,
+                flags_.name.c_str());
     std::printf("  gRPC     %s:%d\n", flags_.bind.c_str(), head.grpc);
     std::printf("  metrics  %s\n", absl::StrJoin(metrics, ", ").c_str());
-    std::printf("try   echelon infer --server %s:%d\nstop  Ctrl-C\n", flags_.bind.c_str(), head.grpc);
+    std::printf("try   echelon infer --server %s:%d\nstop  Ctrl-C\n", flags_.bind.c_str(),
+                head.grpc);
     std::fflush(stdout);
     if (flags_.json_endpoints.empty()) return;
     const nlohmann::json json{{"http", absl::StrCat(flags_.bind, ":", head.http)},
-                              {"grpc", absl::StrCat(flags_.bind, ":", head.grpc)}, {"metrics", metrics}, {"pids", Pids()}};
+                              {"grpc", absl::StrCat(flags_.bind, ":", head.grpc)},
+                              {"metrics", metrics},
+                              {"pids", Pids()}};
     // Whoever waits for the file must never see half of it.
     const std::string draft = flags_.json_endpoints + ".part";
     std::ofstream file(draft);
@@ -207,7 +223,8 @@ class Runner {
     file.close();
     std::error_code error;
     std::filesystem::rename(draft, flags_.json_endpoints, error);
-    if (!file || error) Fail(absl::StrCat("--json-endpoints ", flags_.json_endpoints, ": cannot be written"));
+    if (!file || error)
+      Fail(absl::StrCat("--json-endpoints ", flags_.json_endpoints, ": cannot be written"));
   }
 
   std::vector<int> Pids() const {
@@ -218,7 +235,8 @@ class Runner {
 
   void Reap() {
     int status = 0;
-    for (pid_t pid = ::waitpid(-1, &status, WNOHANG); pid > 0; pid = ::waitpid(-1, &status, WNOHANG))
+    for (pid_t pid = ::waitpid(-1, &status, WNOHANG); pid > 0;
+         pid = ::waitpid(-1, &status, WNOHANG))
       for (Child& child : children_)
         if (child.pid == pid) Ended(child, status);
   }
@@ -229,8 +247,9 @@ class Runner {
     child.ready = false;
     if (ended_) return;
     // The head names the rank that it refuses or misses; what a stage says of itself comes first.
-    const std::string what = absl::StrFormat("rank %d (pid %d) %s", child.rank, pid,
-                                             child.error.empty() ? EndText(status) : absl::StrCat("failed: ", child.error));
+    const std::string what = absl::StrFormat(
+        "rank %d (pid %d) %s", child.rank, pid,
+        child.error.empty() ? EndText(status) : absl::StrCat("failed: ", child.error));
     if (child.error.empty() && !flags_.verbose)
       for (const std::string& line : child.last_lines) progress_.Say(absl::StrCat("  ", line));
     if (announced_ && flags_.restarts-- > 0) {
@@ -255,10 +274,12 @@ class Runner {
     ended_ = true;
   }
 
-  // ---- Stopping -----------------------------------------------------------------------------------------------------
+  // ---- Stopping
+  // -----------------------------------------------------------------------------------------------------
 
   bool AnyAlive(int first, int end) const {
-    return std::any_of(children_.begin() + first, children_.begin() + end, [](const Child& c) { return c.pid > 0; });
+    return std::any_of(children_.begin() + first, children_.begin() + end,
+                       [](const Child& c) { return c.pid > 0; });
   }
 
   void Signal(int first, int end, int signal) {
@@ -290,22 +311,45 @@ class Runner {
 
 void AddFlags(CLI::App& app, RunFlags* f) {
   app.add_option("model", f->model, "the .pt2 file")->required();
-  app.add_option("--stages", f->stages, "number of stages, a process each")->check(CLI::Range(1, 256))->capture_default_str();
+  app.add_option("--stages", f->stages, "number of stages, a process each")
+      ->check(CLI::Range(1, 256))
+      ->capture_default_str();
   app.add_option("--name", f->name, "the model's name for clients; the file's stem otherwise");
-  app.add_option("--bind", f->bind, "address to listen on; 0.0.0.0 for all of this machine's")->capture_default_str();
-  app.add_option("--http-port", f->http_port, "HTTP front door; 0: any")->check(CLI::Range(0, 65535))->capture_default_str();
-  app.add_option("--grpc-port", f->grpc_port, "gRPC front door; 0: any")->check(CLI::Range(0, 65535))->capture_default_str();
-  app.add_option("--metrics-port", f->metrics_port, "metrics of rank 0, rank r has this + r; 0: any")->check(CLI::Range(0, 65535))->capture_default_str();
+  app.add_option("--bind", f->bind, "address to listen on; 0.0.0.0 for all of this machine's")
+      ->capture_default_str();
+  app.add_option("--http-port", f->http_port, "HTTP front door; 0: any")
+      ->check(CLI::Range(0, 65535))
+      ->capture_default_str();
+  app.add_option("--grpc-port", f->grpc_port, "gRPC front door; 0: any")
+      ->check(CLI::Range(0, 65535))
+      ->capture_default_str();
+  app.add_option("--metrics-port", f->metrics_port,
+                 "metrics of rank 0, rank r has this + r; 0: any")
+      ->check(CLI::Range(0, 65535))
+      ->capture_default_str();
   app.add_option("--cores", f->cores, "cores for the stages, one each in turn, as 0,1");
   stage::AddPlanFlags(app, &f->plan);
-  app.add_option("--chunks", f->chunks, "micro-batches a request is split into")->check(CLI::Range(1, 65536))->capture_default_str();
-  app.add_option("--queue", f->queue, "requests that may wait; one more is refused")->check(CLI::Range(1, 1 << 20))->capture_default_str();
-  app.add_option("--threads", f->threads, "threads a stage; 0: the machine's cores shared out")->check(CLI::Range(0, 4096));
-  app.add_option("--request-timeout", f->request_timeout_s, "seconds a request may take")->check(CLI::PositiveNumber)->capture_default_str();
-  app.add_option("--join-timeout", f->join_timeout_s, "seconds the group may take to form")->check(CLI::PositiveNumber)->capture_default_str();
-  app.add_option("--max-request-bytes", f->max_request_bytes, "largest request that is taken, as 256MiB");
-  app.add_option("--restarts", f->restarts, "start a stage that dies again, this many times in all")->check(CLI::Range(0, 1 << 20))->capture_default_str();
-  app.add_option("--json-endpoints", f->json_endpoints, "write the endpoints to this file once ready");
+  app.add_option("--chunks", f->chunks, "micro-batches a request is split into")
+      ->check(CLI::Range(1, 65536))
+      ->capture_default_str();
+  app.add_option("--queue", f->queue, "requests that may wait; one more is refused")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  app.add_option("--threads", f->threads, "threads a stage; 0: the machine's cores shared out")
+      ->check(CLI::Range(0, 4096));
+  app.add_option("--request-timeout", f->request_timeout_s, "seconds a request may take")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--join-timeout", f->join_timeout_s, "seconds the group may take to form")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--max-request-bytes", f->max_request_bytes,
+                 "largest request that is taken, as 256MiB");
+  app.add_option("--restarts", f->restarts, "start a stage that dies again, this many times in all")
+      ->check(CLI::Range(0, 1 << 20))
+      ->capture_default_str();
+  app.add_option("--json-endpoints", f->json_endpoints,
+                 "write the endpoints to this file once ready");
   app.add_flag("--code", f->code, "print each stage's code");
   app.add_flag("--verbose", f->verbose, "show the stages' logs");
 }
@@ -314,8 +358,10 @@ void AddFlags(CLI::App& app, RunFlags* f) {
 
 int RunMain(int argc, char** argv) {
   RunFlags flags;
-  CLI::App app("Serves a model on this machine, each stage in a process of its own.", "echelon run");
-  app.footer("Example:\n  echelon run net.pt2 --stages 2 --http-port 0 --grpc-port 0 --metrics-port 0\n");
+  CLI::App app("Serves a model on this machine, each stage in a process of its own.",
+               "echelon run");
+  app.footer(
+      "Example:\n  echelon run net.pt2 --stages 2 --http-port 0 --grpc-port 0 --metrics-port 0\n");
   AddFlags(app, &flags);
   try {
     app.parse(argc, argv);

@@ -8,16 +8,24 @@
 namespace echelon::exec {
 namespace {
 
-constexpr std::array<std::pair<DType, c10::ScalarType>, 17> kPairs{{
-    {DType::kBool, c10::ScalarType::Bool},     {DType::kU8, c10::ScalarType::Byte},
-    {DType::kI8, c10::ScalarType::Char},       {DType::kI16, c10::ScalarType::Short},
-    {DType::kI32, c10::ScalarType::Int},       {DType::kI64, c10::ScalarType::Long},
-    {DType::kF16, c10::ScalarType::Half},      {DType::kBF16, c10::ScalarType::BFloat16},
-    {DType::kF32, c10::ScalarType::Float},     {DType::kF64, c10::ScalarType::Double},
-    {DType::kU16, c10::ScalarType::UInt16},    {DType::kU32, c10::ScalarType::UInt32},
-    {DType::kU64, c10::ScalarType::UInt64},    {DType::kF8E4M3, c10::ScalarType::Float8_e4m3fn},
-    {DType::kF8E5M2, c10::ScalarType::Float8_e5m2},
-    {DType::kC64, c10::ScalarType::ComplexFloat}, {DType::kC128, c10::ScalarType::ComplexDouble}}};
+constexpr std::array<std::pair<DType, c10::ScalarType>, 17> kPairs{
+    {{DType::kBool, c10::ScalarType::Bool},
+     {DType::kU8, c10::ScalarType::Byte},
+     {DType::kI8, c10::ScalarType::Char},
+     {DType::kI16, c10::ScalarType::Short},
+     {DType::kI32, c10::ScalarType::Int},
+     {DType::kI64, c10::ScalarType::Long},
+     {DType::kF16, c10::ScalarType::Half},
+     {DType::kBF16, c10::ScalarType::BFloat16},
+     {DType::kF32, c10::ScalarType::Float},
+     {DType::kF64, c10::ScalarType::Double},
+     {DType::kU16, c10::ScalarType::UInt16},
+     {DType::kU32, c10::ScalarType::UInt32},
+     {DType::kU64, c10::ScalarType::UInt64},
+     {DType::kF8E4M3, c10::ScalarType::Float8_e4m3fn},
+     {DType::kF8E5M2, c10::ScalarType::Float8_e5m2},
+     {DType::kC64, c10::ScalarType::ComplexFloat},
+     {DType::kC128, c10::ScalarType::ComplexDouble}}};
 
 }  // namespace
 
@@ -41,10 +49,12 @@ at::Tensor ToTorch(const Tensor& tensor) {
 }
 
 Tensor FromTorch(const at::Tensor& given) {
-  // clone(Preserve) of a dense tensor keeps its strides; of another it makes a dense one of the same order.
+  // clone(Preserve) of a dense tensor keeps its strides; of another it makes a dense one of the
+  // same order.
   const at::Tensor dense =
-      given.is_non_overlapping_and_dense() && !given.is_conj() && !given.is_neg() ? given
-                                                                                  : given.resolve_conj().resolve_neg().clone(at::MemoryFormat::Preserve);
+      given.is_non_overlapping_and_dense() && !given.is_conj() && !given.is_neg()
+          ? given
+          : given.resolve_conj().resolve_neg().clone(at::MemoryFormat::Preserve);
   Tensor tensor{.dtype = *FromTorch(dense.scalar_type()), .shape = dense.sizes().vec()};
   if (!dense.is_contiguous()) tensor.strides = dense.strides().vec();
   tensor.data = static_cast<std::byte*>(dense.data_ptr());

@@ -16,8 +16,9 @@ std::optional<DType> FromTorch(c10::ScalarType dtype);
 // Shares the memory: the at::Tensor keeps tensor.owner alive.
 at::Tensor ToTorch(const Tensor& tensor);
 
-// Shares the memory when the tensor is dense (any order of strides); copies otherwise, keeping the order of strides,
-// since a view in the next stage may rely on it. Precondition: a CPU tensor of a dtype of ours.
+// Shares the memory when the tensor is dense (any order of strides); copies otherwise, keeping the
+// order of strides, since a view in the next stage may rely on it. Precondition: a CPU tensor of a
+// dtype of ours.
 Tensor FromTorch(const at::Tensor& tensor);
 
 }  // namespace echelon::exec

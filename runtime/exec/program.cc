@@ -25,10 +25,14 @@ struct Overloaded : Fs... {
 
 c10::MemoryFormat ToFormat(graph::MemoryFormat format) {
   switch (format) {
-    case graph::MemoryFormat::kContiguous: return c10::MemoryFormat::Contiguous;
-    case graph::MemoryFormat::kChannelsLast: return c10::MemoryFormat::ChannelsLast;
-    case graph::MemoryFormat::kChannelsLast3d: return c10::MemoryFormat::ChannelsLast3d;
-    case graph::MemoryFormat::kPreserve: break;
+    case graph::MemoryFormat::kContiguous:
+      return c10::MemoryFormat::Contiguous;
+    case graph::MemoryFormat::kChannelsLast:
+      return c10::MemoryFormat::ChannelsLast;
+    case graph::MemoryFormat::kChannelsLast3d:
+      return c10::MemoryFormat::ChannelsLast3d;
+    case graph::MemoryFormat::kPreserve:
+      break;
   }
   return c10::MemoryFormat::Preserve;
 }
@@ -36,12 +40,14 @@ c10::MemoryFormat ToFormat(graph::MemoryFormat format) {
 // Enumerations travel through boxed calls as integers; devices become this rank's own.
 IValue Literal(const Item& item) {
   return std::visit(
-      Overloaded{[](graph::None) { return IValue(); }, [](const std::string& text) { return IValue(text); },
-                 [](DType dtype) { return IValue(static_cast<int64_t>(exec::ToTorch(dtype))); },
-                 [](graph::Layout) { return IValue(static_cast<int64_t>(c10::Layout::Strided)); },
-                 [](graph::MemoryFormat format) { return IValue(static_cast<int64_t>(ToFormat(format))); },
-                 [](const graph::Device&) { return IValue(c10::Device(c10::kCPU)); },
-                 [](graph::ValueRef) { return IValue(); }, [](auto number) { return IValue(number); }},
+      Overloaded{
+          [](graph::None) { return IValue(); },
+          [](const std::string& text) { return IValue(text); },
+          [](DType dtype) { return IValue(static_cast<int64_t>(exec::ToTorch(dtype))); },
+          [](graph::Layout) { return IValue(static_cast<int64_t>(c10::Layout::Strided)); },
+          [](graph::MemoryFormat format) { return IValue(static_cast<int64_t>(ToFormat(format))); },
+          [](const graph::Device&) { return IValue(c10::Device(c10::kCPU)); },
+          [](graph::ValueRef) { return IValue(); }, [](auto number) { return IValue(number); }},
       item);
 }
 
@@ -70,7 +76,8 @@ class Compiler {
 
  private:
   int Slot(ValueId id) {
-    const auto [entry, is_new] = program_.slots.try_emplace(id, static_cast<int>(program_.slots.size()));
+    const auto [entry, is_new] =
+        program_.slots.try_emplace(id, static_cast<int>(program_.slots.size()));
     const int stored = graph_.values[id].stored;
     if (is_new && stored >= 0) {
       // Two values may be bound to one parameter's entry: they share its slot.
@@ -85,21 +92,24 @@ class Compiler {
     try {
       return CompileNode(node, index);
     } catch (const c10::Error& error) {
-      return absl::InvalidArgumentError(absl::StrCat("node ", node.name, ": ", node.target, " is given an argument of a ",
-                                                     "wrong kind: ", FirstLine(error.what_without_backtrace())));
+      return absl::InvalidArgumentError(
+          absl::StrCat("node ", node.name, ": ", node.target, " is given an argument of a ",
+                       "wrong kind: ", FirstLine(error.what_without_backtrace())));
     }
   }
 
   absl::Status CompileNode(const Node& node, int index) {
-    Instruction instruction{.node = &node, .index = index, .python = FindPythonOperator(node.target)};
+    Instruction instruction{
+        .node = &node, .index = index, .python = FindPythonOperator(node.target)};
     if (instruction.python) {
       for (const graph::Argument& argument : node.arguments)
         instruction.arguments.push_back(Template(argument, nullptr));
     } else {
       instruction.op = FindOperator(node.target);
       if (!instruction.op)
-        return absl::UnimplementedError(absl::StrCat("node ", node.name, ": operator ", node.target,
-                                                     " is not known to this build; export the model without it"));
+        return absl::UnimplementedError(
+            absl::StrCat("node ", node.name, ": operator ", node.target,
+                         " is not known to this build; export the model without it"));
       const absl::Status status = BindArguments(node, instruction);
       if (!status.ok()) return status;
     }
@@ -122,15 +132,18 @@ class Compiler {
         instruction.arguments.push_back(Template(*given, &formals[i]));
         ++bound;
       } else if (formals[i].default_value()) {
-        instruction.arguments.push_back({.operands = {{.literal = Coerce(*formals[i].default_value(), formals[i])}}});
+        instruction.arguments.push_back(
+            {.operands = {{.literal = Coerce(*formals[i].default_value(), formals[i])}}});
       } else {
-        return absl::InvalidArgumentError(absl::StrCat("node ", node.name, ": ", node.target, " lacks its argument ",
-                                                       formals[i].name(), "; the file was made by another version"));
+        return absl::InvalidArgumentError(absl::StrCat("node ", node.name, ": ", node.target,
+                                                       " lacks its argument ", formals[i].name(),
+                                                       "; the file was made by another version"));
       }
     }
     if (bound == node.arguments.size()) return absl::OkStatus();
-    return absl::InvalidArgumentError(absl::StrCat("node ", node.name, ": ", node.target, " is given an argument that ",
-                                                   "its schema does not have: the file was made by another version"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("node ", node.name, ": ", node.target, " is given an argument that ",
+                     "its schema does not have: the file was made by another version"));
   }
 
   ArgumentTemplate Template(const graph::Argument& argument, const c10::Argument* formal) {
@@ -139,15 +152,19 @@ class Compiler {
     for (const Item& item : argument.items) {
       const auto* ref = std::get_if<graph::ValueRef>(&item);
       has_value |= ref != nullptr;
-      result.operands.push_back(ref ? Operand{.slot = Slot(ref->id)} : Operand{.literal = Literal(item)});
+      result.operands.push_back(ref ? Operand{.slot = Slot(ref->id)}
+                                    : Operand{.literal = Literal(item)});
     }
     if (!argument.is_list) {
-      if (has_value) result.coerce = NeedsCoercion(argument, formal) ? formal : nullptr;
-      else if (formal) result.operands[0].literal = Coerce(result.operands[0].literal, *formal);
+      if (has_value)
+        result.coerce = NeedsCoercion(argument, formal) ? formal : nullptr;
+      else if (formal)
+        result.operands[0].literal = Coerce(result.operands[0].literal, *formal);
       return result;
     }
     result.form = ListForm(argument, formal);
-    if (!has_value && (result.form == ArgumentTemplate::kInts || result.form == ArgumentTemplate::kFloats))
+    if (!has_value &&
+        (result.form == ArgumentTemplate::kInts || result.form == ArgumentTemplate::kFloats))
       result = {.operands = {{.literal = LiteralList(result)}}};
     return result;
   }
@@ -158,14 +175,16 @@ class Compiler {
     return formal && graph_.values[ref.id].type != graph::ValueType::kTensor;
   }
 
-  ArgumentTemplate::Form ListForm(const graph::Argument& argument, const c10::Argument* formal) const {
+  ArgumentTemplate::Form ListForm(const graph::Argument& argument,
+                                  const c10::Argument* formal) const {
     const c10::TypePtr type = formal ? Unwrapped(formal->type()) : nullptr;
     const auto list = type ? type->cast<c10::ListType>() : nullptr;
     if (list) {
       const c10::TypePtr element = list->getElementType();
       if (element->kind() == c10::TypeKind::TensorType) return ArgumentTemplate::kTensors;
       if (element->cast<c10::OptionalType>()) return ArgumentTemplate::kOptionalTensors;
-      return element->kind() == c10::TypeKind::FloatType ? ArgumentTemplate::kFloats : ArgumentTemplate::kInts;
+      return element->kind() == c10::TypeKind::FloatType ? ArgumentTemplate::kFloats
+                                                         : ArgumentTemplate::kInts;
     }
     for (const Item& item : argument.items)
       if (std::holds_alternative<double>(item)) return ArgumentTemplate::kFloats;
@@ -175,7 +194,8 @@ class Compiler {
   static IValue LiteralList(const ArgumentTemplate& list) {
     if (list.form == ArgumentTemplate::kFloats) {
       c10::List<double> values;
-      for (const Operand& operand : list.operands) values.push_back(operand.literal.toScalar().toDouble());
+      for (const Operand& operand : list.operands)
+        values.push_back(operand.literal.toScalar().toDouble());
       return values;
     }
     if (!list.operands.empty() && list.operands[0].literal.isBool()) {
@@ -184,11 +204,13 @@ class Compiler {
       return values;
     }
     c10::List<int64_t> values;
-    for (const Operand& operand : list.operands) values.push_back(operand.literal.toScalar().toLong());
+    for (const Operand& operand : list.operands)
+      values.push_back(operand.literal.toScalar().toLong());
     return values;
   }
 
-  // An instruction frees the values it is the last to use, and those of its results that nobody uses.
+  // An instruction frees the values it is the last to use, and those of its results that nobody
+  // uses.
   void PlanFrees() {
     std::set<int> later;
     for (const int slot : program_.stored_slots)
@@ -216,10 +238,12 @@ c10::IValue Coerce(c10::IValue value, const c10::Argument& formal) {
   const c10::TypePtr type = Unwrapped(formal.type());
   if (type->kind() == c10::TypeKind::TensorType && value.isScalar()) {
     at::Tensor number = c10::scalar_to_tensor(value.toScalar());
-    number.unsafeGetTensorImpl()->set_wrapped_number(true);  // or it would count as a tensor in type promotion
+    number.unsafeGetTensorImpl()->set_wrapped_number(
+        true);  // or it would count as a tensor in type promotion
     return number;
   }
-  if (type->kind() == c10::TypeKind::FloatType && value.isInt()) return static_cast<double>(value.toInt());
+  if (type->kind() == c10::TypeKind::FloatType && value.isInt())
+    return static_cast<double>(value.toInt());
   if (const auto list = type->cast<c10::ListType>()) {
     const int64_t count = formal.N().value_or(1);  // int[2] takes one number for both
     if (list->getElementType()->kind() == c10::TypeKind::FloatType && value.isScalar())

@@ -1,4 +1,5 @@
-// A stage's nodes compiled to instructions: operators resolved, arguments laid out as the boxed call wants them.
+// A stage's nodes compiled to instructions: operators resolved, arguments laid out as the boxed
+// call wants them.
 #ifndef ECHELON_RUNTIME_EXEC_PROGRAM_H_
 #define ECHELON_RUNTIME_EXEC_PROGRAM_H_
 
@@ -18,14 +19,15 @@
 namespace echelon::exec {
 
 struct Operand {
-  int slot = -1;         // in the frame; negative: the literal
+  int slot = -1;  // in the frame; negative: the literal
   c10::IValue literal;
 };
 
 struct ArgumentTemplate {
   enum Form { kItem, kTensors, kOptionalTensors, kInts, kFloats } form = kItem;
   std::vector<Operand> operands;
-  // Of a number fed where the schema wants a tensor, a list or another kind of number; null where none can be.
+  // Of a number fed where the schema wants a tensor, a list or another kind of number; null where
+  // none can be.
   const c10::Argument* coerce = nullptr;
 };
 
@@ -41,14 +43,15 @@ struct Instruction {
 
 struct Program {
   std::vector<Instruction> instructions;
-  std::map<graph::ValueId, int> slots;        // of every value the stage touches, weights included
-  std::vector<int> stored_slots;              // one for each graph.stored entry; -1: not this stage's
+  std::map<graph::ValueId, int> slots;  // of every value the stage touches, weights included
+  std::vector<int> stored_slots;        // one for each graph.stored entry; -1: not this stage's
 };
 
 // Errors name the node, its target and the argument.
 absl::StatusOr<Program> Compile(const graph::Graph& graph, const plan::Stage& stage);
 
-// Python passes numbers where the schema has a tensor, a list or another kind of number; boxed calls do not convert.
+// Python passes numbers where the schema has a tensor, a list or another kind of number; boxed
+// calls do not convert.
 c10::IValue Coerce(c10::IValue value, const c10::Argument& formal);
 
 }  // namespace echelon::exec

@@ -93,7 +93,8 @@ IValue Arithmetic(const Stack& s) {
 
 template <class Operation>
 IValue Compare(const Stack& s) {
-  if (IsIntegral(s.at(0)) && IsIntegral(s.at(1))) return static_cast<bool>(Operation()(Integer(s[0]), Integer(s[1])));
+  if (IsIntegral(s.at(0)) && IsIntegral(s.at(1)))
+    return static_cast<bool>(Operation()(Integer(s[0]), Integer(s[1])));
   return static_cast<bool>(Operation()(Number(s.at(0)), Number(s.at(1))));
 }
 
@@ -169,38 +170,38 @@ IValue Sum(const Stack& s) {
 }  // namespace
 
 PythonOperator FindPythonOperator(const std::string& target) {
-  static const auto* table = new std::map<std::string, PythonOperator>{
-      {"_operator.add", Arithmetic<Add>},
-      {"_operator.sub", Arithmetic<Subtract>},
-      {"_operator.mul", Arithmetic<Multiply>},
-      {"_operator.floordiv", Arithmetic<FloorDivide>},
-      {"_operator.mod", Arithmetic<Modulo>},
-      {"_operator.truediv", TrueDivide},
-      {"_operator.pow", Power},
-      {"_operator.neg", Negate},
-      {"_operator.getitem", GetItem},
-      {"_operator.eq", Compare<std::equal_to<>>},
-      {"_operator.ne", Compare<std::not_equal_to<>>},
-      {"_operator.lt", Compare<std::less<>>},
-      {"_operator.le", Compare<std::less_equal<>>},
-      {"_operator.gt", Compare<std::greater<>>},
-      {"_operator.ge", Compare<std::greater_equal<>>},
-      {"_operator.and_", Bitwise<std::bit_and<>>},
-      {"_operator.or_", Bitwise<std::bit_or<>>},
-      {"_operator.not_", Not},
-      {"torch.sym_max", Arithmetic<Maximum>},
-      {"torch.sym_min", Arithmetic<Minimum>},
-      {"torch.sym_int", Round<std::trunc>},
-      {"torch.sym_float", ToFloat},
-      {"torch.sym_not", Not},
-      {"torch.sym_ite", Conditional},
-      {"torch.sym_sum", Sum},
-      {"torch._sym_sqrt", SquareRoot},
-      {"math.ceil", Round<std::ceil>},
-      {"math.floor", Round<std::floor>},
-      {"math.trunc", Round<std::trunc>},
-      {"builtins.round", Round<std::nearbyint>},
-      {"math.sqrt", SquareRoot}};
+  static const auto* table =
+      new std::map<std::string, PythonOperator>{{"_operator.add", Arithmetic<Add>},
+                                                {"_operator.sub", Arithmetic<Subtract>},
+                                                {"_operator.mul", Arithmetic<Multiply>},
+                                                {"_operator.floordiv", Arithmetic<FloorDivide>},
+                                                {"_operator.mod", Arithmetic<Modulo>},
+                                                {"_operator.truediv", TrueDivide},
+                                                {"_operator.pow", Power},
+                                                {"_operator.neg", Negate},
+                                                {"_operator.getitem", GetItem},
+                                                {"_operator.eq", Compare<std::equal_to<>>},
+                                                {"_operator.ne", Compare<std::not_equal_to<>>},
+                                                {"_operator.lt", Compare<std::less<>>},
+                                                {"_operator.le", Compare<std::less_equal<>>},
+                                                {"_operator.gt", Compare<std::greater<>>},
+                                                {"_operator.ge", Compare<std::greater_equal<>>},
+                                                {"_operator.and_", Bitwise<std::bit_and<>>},
+                                                {"_operator.or_", Bitwise<std::bit_or<>>},
+                                                {"_operator.not_", Not},
+                                                {"torch.sym_max", Arithmetic<Maximum>},
+                                                {"torch.sym_min", Arithmetic<Minimum>},
+                                                {"torch.sym_int", Round<std::trunc>},
+                                                {"torch.sym_float", ToFloat},
+                                                {"torch.sym_not", Not},
+                                                {"torch.sym_ite", Conditional},
+                                                {"torch.sym_sum", Sum},
+                                                {"torch._sym_sqrt", SquareRoot},
+                                                {"math.ceil", Round<std::ceil>},
+                                                {"math.floor", Round<std::floor>},
+                                                {"math.trunc", Round<std::trunc>},
+                                                {"builtins.round", Round<std::nearbyint>},
+                                                {"math.sqrt", SquareRoot}};
   const auto found = table->find(target);
   return found == table->end() ? nullptr : found->second;
 }

@@ -15,19 +15,25 @@
 namespace echelon::exec {
 namespace {
 
-// These may hand an argument itself back, or a view of it, though their schema promises a fresh tensor: dropout in
-// inference, shape helpers that find nothing to do.
+// These may hand an argument itself back, or a view of it, though their schema promises a fresh
+// tensor: dropout in inference, shape helpers that find nothing to do.
 bool MayAliasAny(std::string_view name) {
   static const std::set<std::string_view> kNames{
-      "aten::dropout",       "aten::feature_dropout",   "aten::alpha_dropout", "aten::feature_alpha_dropout",
-      "aten::atleast_1d",    "aten::atleast_2d",        "aten::atleast_3d",    "aten::broadcast_tensors",
-      "aten::meshgrid",      "aten::einsum",            "aten::type_as",       "aten::conj_physical",
-      "aten::resolve_conj",  "aten::resolve_neg",       "aten::cartesian_prod", "aten::sum_to_size",
-      "aten::_unsafe_view",  "aten::lift",              "aten::chain_matmul",  "aten::data"};
+      "aten::dropout",        "aten::feature_dropout",
+      "aten::alpha_dropout",  "aten::feature_alpha_dropout",
+      "aten::atleast_1d",     "aten::atleast_2d",
+      "aten::atleast_3d",     "aten::broadcast_tensors",
+      "aten::meshgrid",       "aten::einsum",
+      "aten::type_as",        "aten::conj_physical",
+      "aten::resolve_conj",   "aten::resolve_neg",
+      "aten::cartesian_prod", "aten::sum_to_size",
+      "aten::_unsafe_view",   "aten::lift",
+      "aten::chain_matmul",   "aten::data"};
   return kNames.contains(name);
 }
 
-// The set that a value or, of a list, its elements lie in: "Tensor(a)[]" annotates the contained type. Null: fresh.
+// The set that a value or, of a list, its elements lie in: "Tensor(a)[]" annotates the contained
+// type. Null: fresh.
 const c10::Symbol* AliasSet(const c10::AliasInfo& alias) {
   if (!alias.beforeSets().empty()) return &*alias.beforeSets().begin();
   for (const c10::AliasInfo& contained : alias.containedTypes())
@@ -36,7 +42,8 @@ const c10::Symbol* AliasSet(const c10::AliasInfo& alias) {
 }
 
 bool IsWritten(const c10::AliasInfo& alias) {
-  return alias.isWrite() || std::any_of(alias.containedTypes().begin(), alias.containedTypes().end(), IsWritten);
+  return alias.isWrite() ||
+         std::any_of(alias.containedTypes().begin(), alias.containedTypes().end(), IsWritten);
 }
 
 graph::Formal Convert(const c10::Argument& argument, std::map<std::string, int>& sets) {
@@ -53,7 +60,8 @@ graph::Formal Convert(const c10::Argument& argument, std::map<std::string, int>&
 graph::OperatorSchema Convert(const c10::FunctionSchema& schema) {
   graph::OperatorSchema converted;
   std::map<std::string, int> sets;
-  for (const c10::Argument& argument : schema.arguments()) converted.arguments.push_back(Convert(argument, sets));
+  for (const c10::Argument& argument : schema.arguments())
+    converted.arguments.push_back(Convert(argument, sets));
   for (const c10::Argument& result : schema.returns()) {
     converted.results.push_back(Convert(result, sets));
     const c10::Symbol* symbol = result.alias_info() ? AliasSet(*result.alias_info()) : nullptr;
@@ -80,12 +88,15 @@ graph::SchemaLookup DispatcherSchemas() {
     std::mutex mutex;
     std::map<std::string, std::unique_ptr<graph::OperatorSchema>> schemas;
   };
-  return [cache = std::make_shared<Cache>()](const std::string& target) -> const graph::OperatorSchema* {
+  return [cache = std::make_shared<Cache>()](
+             const std::string& target) -> const graph::OperatorSchema* {
     const std::lock_guard lock(cache->mutex);
     const auto [entry, is_new] = cache->schemas.try_emplace(target);
     if (is_new) {
-      if (FindPythonOperator(target)) entry->second = std::make_unique<graph::OperatorSchema>();
-      else if (const auto op = FindOperator(target)) entry->second = std::make_unique<graph::OperatorSchema>(Convert(op->schema()));
+      if (FindPythonOperator(target))
+        entry->second = std::make_unique<graph::OperatorSchema>();
+      else if (const auto op = FindOperator(target))
+        entry->second = std::make_unique<graph::OperatorSchema>(Convert(op->schema()));
     }
     return entry->second.get();
   };

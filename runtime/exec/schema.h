@@ -14,7 +14,8 @@ namespace echelon::exec {
 // "torch.ops.aten.linear.default" -> the operator; none when nobody registered it.
 std::optional<c10::OperatorHandle> FindOperator(const std::string& target);
 
-// Looks schemas up in the dispatcher and keeps them: pointers stay valid as long as the lookup's copies live.
+// Looks schemas up in the dispatcher and keeps them: pointers stay valid as long as the lookup's
+// copies live.
 graph::SchemaLookup DispatcherSchemas();
 
 }  // namespace echelon::exec

@@ -24,9 +24,12 @@ using graph::Graph;
 using graph::ValueId;
 using Clock = std::chrono::steady_clock;
 
-std::string FirstLine(const std::string& text) { return std::string(text.substr(0, text.find('\n'))); }
+std::string FirstLine(const std::string& text) {
+  return std::string(text.substr(0, text.find('\n')));
+}
 
-// The number of threads is each calling thread's own in OpenMP: one that has not been told takes every core.
+// The number of threads is each calling thread's own in OpenMP: one that has not been told takes
+// every core.
 void AdoptThreads() {
   thread_local const bool adopted = (at::init_num_threads(), true);
   static_cast<void>(adopted);
@@ -34,8 +37,12 @@ void AdoptThreads() {
 
 class TorchStage final : public StageModule {
  public:
-  TorchStage(const Graph& graph, const plan::Stage& stage, Program program, const LoadOptions& options)
-      : graph_(graph), stage_(stage), program_(std::move(program)), node_times_ns_(options.node_times_ns),
+  TorchStage(const Graph& graph, const plan::Stage& stage, Program program,
+             const LoadOptions& options)
+      : graph_(graph),
+        stage_(stage),
+        program_(std::move(program)),
+        node_times_ns_(options.node_times_ns),
         observe_(options.observe) {
     frame_.resize(program_.slots.size());
     for (const ValueId id : stage_.receives) received_[id] = program_.slots.at(id);
@@ -45,7 +52,8 @@ class TorchStage final : public StageModule {
   // Weights stay in their slots from here on.
   absl::Status LoadWeights(weights::WeightSource& source, const LoadOptions& options) {
     std::vector<weights::Range> ranges;
-    std::map<std::tuple<std::string, uint64_t, uint64_t>, size_t> range_of;  // tied parameters share theirs
+    std::map<std::tuple<std::string, uint64_t, uint64_t>, size_t>
+        range_of;  // tied parameters share theirs
     for (size_t i = 0; i < graph_.stored.size(); ++i) {
       const graph::Stored& stored = graph_.stored[i];
       if (program_.stored_slots[i] < 0) continue;
@@ -53,9 +61,11 @@ class TorchStage final : public StageModule {
         ranges.push_back({stored.path, stored.offset, stored.nbytes});
     }
     for (const weights::Range& range : ranges) weight_bytes_ += range.nbytes;
-    absl::StatusOr<weights::Loaded> loaded = weights::Load(source, ranges, options.threads, options.progress);
+    absl::StatusOr<weights::Loaded> loaded =
+        weights::Load(source, ranges, options.threads, options.progress);
     if (!loaded.ok())
-      return absl::Status(loaded.status().code(), absl::StrCat("stage ", stage_.rank, ": ", loaded.status().message()));
+      return absl::Status(loaded.status().code(),
+                          absl::StrCat("stage ", stage_.rank, ": ", loaded.status().message()));
     weights_ = loaded->arena;
     const c10::InferenceMode inference;
     for (size_t i = 0; i < graph_.stored.size(); ++i) {
@@ -72,7 +82,8 @@ class TorchStage final : public StageModule {
     AdoptThreads();
     const c10::InferenceMode inference;
     absl::Status status = Feed(frame);
-    for (size_t i = 0; status.ok() && i < program_.instructions.size(); ++i) status = Execute(program_.instructions[i]);
+    for (size_t i = 0; status.ok() && i < program_.instructions.size(); ++i)
+      status = Execute(program_.instructions[i]);
     if (status.ok()) status = Collect(frame);
     Forget();
     return status;
@@ -81,11 +92,14 @@ class TorchStage final : public StageModule {
   uint64_t weight_bytes() const override { return weight_bytes_; }
 
  private:
-  static at::Tensor Bind(const graph::Stored& stored, std::byte* data, const std::shared_ptr<weights::Arena>& arena) {
+  static at::Tensor Bind(const graph::Stored& stored, std::byte* data,
+                         const std::shared_ptr<weights::Arena>& arena) {
     const auto options = at::TensorOptions().dtype(ToTorch(stored.dtype));
     if (stored.nbytes == 0) return at::empty(stored.shape, options);
-    std::byte* begin = data + stored.storage_offset * static_cast<int64_t>(ElementBytes(stored.dtype));
-    return at::from_blob(begin, stored.shape, stored.strides, [arena](void*) {}, options);
+    std::byte* begin =
+        data + stored.storage_offset * static_cast<int64_t>(ElementBytes(stored.dtype));
+    return at::from_blob(
+        begin, stored.shape, stored.strides, [arena](void*) {}, options);
   }
 
   absl::Status Feed(link::Frame& frame) {
@@ -94,12 +108,17 @@ class TorchStage final : public StageModule {
       const auto slot = received_.find(static_cast<ValueId>(value.value));
       if (slot == received_.end()) return Unexpected(value.value);
       const graph::Value& declared = graph_.values[value.value];
-      // The file may be wrong about the shape of what an operator makes (oneDNN's lstm): only inputs are held to it.
-      const bool is_odd = inputs_.contains(slot->first) && declared.shape.size() != value.tensor.shape.size();
-      if (declared.type != graph::ValueType::kTensor || declared.dtype != value.tensor.dtype || is_odd)
-        return absl::InvalidArgumentError(absl::StrCat(
-            "stage ", stage_.rank, ": value ", declared.name, " arrives as ", std::string(Name(value.tensor.dtype)), "[",
-            ShapeText(value.tensor.shape), "], the graph has ", std::string(Name(declared.dtype)), " of ", declared.shape.size(), " dimensions"));
+      // The file may be wrong about the shape of what an operator makes (oneDNN's lstm): only
+      // inputs are held to it.
+      const bool is_odd =
+          inputs_.contains(slot->first) && declared.shape.size() != value.tensor.shape.size();
+      if (declared.type != graph::ValueType::kTensor || declared.dtype != value.tensor.dtype ||
+          is_odd)
+        return absl::InvalidArgumentError(
+            absl::StrCat("stage ", stage_.rank, ": value ", declared.name, " arrives as ",
+                         std::string(Name(value.tensor.dtype)), "[", ShapeText(value.tensor.shape),
+                         "], the graph has ", std::string(Name(declared.dtype)), " of ",
+                         declared.shape.size(), " dimensions"));
       if (!frame_[slot->second].isNone()) return Twice(declared.name);
       frame_[slot->second] = ToTorch(value.tensor);
       ++fed;
@@ -109,8 +128,9 @@ class TorchStage final : public StageModule {
       if (slot == received_.end()) return Unexpected(value.value);
       const graph::Value& declared = graph_.values[value.value];
       if (declared.type == graph::ValueType::kTensor)
-        return absl::InvalidArgumentError(absl::StrCat("stage ", stage_.rank, ": value ", declared.name,
-                                                       " arrives as a number, the graph has a tensor"));
+        return absl::InvalidArgumentError(
+            absl::StrCat("stage ", stage_.rank, ": value ", declared.name,
+                         " arrives as a number, the graph has a tensor"));
       if (!frame_[slot->second].isNone()) return Twice(declared.name);
       frame_[slot->second] = std::visit([](auto number) { return IValue(number); }, value.scalar);
       ++fed;
@@ -118,26 +138,30 @@ class TorchStage final : public StageModule {
     frame.tensors.clear();
     frame.scalars.clear();
     if (fed == received_.size()) return absl::OkStatus();
-    return absl::InvalidArgumentError(
-        absl::StrCat("stage ", stage_.rank, ": a step brings ", fed, " values, the plan has ", received_.size()));
+    return absl::InvalidArgumentError(absl::StrCat("stage ", stage_.rank, ": a step brings ", fed,
+                                                   " values, the plan has ", received_.size()));
   }
 
   absl::Status Unexpected(uint32_t value) const {
-    return absl::InvalidArgumentError(
-        absl::StrCat("stage ", stage_.rank, ": a step brings value ", value, ", which the plan does not send here"));
+    return absl::InvalidArgumentError(absl::StrCat("stage ", stage_.rank, ": a step brings value ",
+                                                   value, ", which the plan does not send here"));
   }
 
   absl::Status Twice(const std::string& name) const {
-    return absl::InvalidArgumentError(absl::StrCat("stage ", stage_.rank, ": value ", name, " comes twice"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("stage ", stage_.rank, ": value ", name, " comes twice"));
   }
 
   absl::Status Execute(const Instruction& instruction) {
     const auto start = node_times_ns_ ? Clock::now() : Clock::time_point();
     try {
       stack_.clear();
-      for (const ArgumentTemplate& argument : instruction.arguments) stack_.push_back(Materialise(argument));
-      if (instruction.op) instruction.op->callBoxed(stack_);
-      else stack_ = {instruction.python(stack_)};
+      for (const ArgumentTemplate& argument : instruction.arguments)
+        stack_.push_back(Materialise(argument));
+      if (instruction.op)
+        instruction.op->callBoxed(stack_);
+      else
+        stack_ = {instruction.python(stack_)};
       Store(instruction);
     } catch (const c10::Error& error) {
       return Failed(instruction, error.what_without_backtrace());
@@ -160,8 +184,10 @@ class TorchStage final : public StageModule {
   }
 
   absl::Status Failed(const Instruction& instruction, const std::string& why) const {
-    const std::string module = instruction.node->module.empty() ? "" : absl::StrCat(" of ", instruction.node->module);
-    return absl::InternalError(absl::StrCat("stage ", stage_.rank, ", node ", instruction.node->name, module, " (",
+    const std::string module =
+        instruction.node->module.empty() ? "" : absl::StrCat(" of ", instruction.node->module);
+    return absl::InternalError(absl::StrCat("stage ", stage_.rank, ", node ",
+                                            instruction.node->name, module, " (",
                                             instruction.node->target, "): ", FirstLine(why)));
   }
 
@@ -178,12 +204,14 @@ class TorchStage final : public StageModule {
       case ArgumentTemplate::kTensors:
         return fill(c10::List<at::Tensor>(), [](const IValue& v) { return v.toTensor(); });
       case ArgumentTemplate::kOptionalTensors:
-        return fill(c10::List<std::optional<at::Tensor>>(), [](const IValue& v) { return v.toOptional<at::Tensor>(); });
+        return fill(c10::List<std::optional<at::Tensor>>(),
+                    [](const IValue& v) { return v.toOptional<at::Tensor>(); });
       case ArgumentTemplate::kInts:
         return fill(c10::List<int64_t>(), [](const IValue& v) { return v.toScalar().toLong(); });
       case ArgumentTemplate::kFloats:
         return fill(c10::List<double>(), [](const IValue& v) { return v.toScalar().toDouble(); });
-      case ArgumentTemplate::kItem: break;
+      case ArgumentTemplate::kItem:
+        break;
     }
     const IValue& value = get(argument.operands[0]);
     return argument.coerce ? Coerce(value, *argument.coerce) : value;
@@ -192,7 +220,8 @@ class TorchStage final : public StageModule {
   void Store(const Instruction& instruction) {
     size_t next = 0;
     const auto store = [&](IValue value) {
-      if (next >= instruction.results.size()) throw std::runtime_error("returns more values than the graph names");
+      if (next >= instruction.results.size())
+        throw std::runtime_error("returns more values than the graph names");
       frame_[instruction.results[next++]] = std::move(value);
     };
     size_t position = 0;  // among the node's results, to know lists from values
@@ -205,30 +234,39 @@ class TorchStage final : public StageModule {
       else if (is_list && result.isList())
         for (const IValue& item : result.toListRef()) store(item);
       else if (next < instruction.results.size())
-        store(std::move(result));  // an operator may return more than the graph keeps (trailing unused results)
+        store(std::move(
+            result));  // an operator may return more than the graph keeps (trailing unused results)
     }
-    if (next != instruction.results.size()) throw std::runtime_error("returns fewer values than the graph names");
+    if (next != instruction.results.size())
+      throw std::runtime_error("returns fewer values than the graph names");
   }
 
   absl::Status Collect(link::Frame& frame) {
     for (const ValueId id : stage_.sends) {
       const IValue& value = frame_[program_.slots.at(id)];
       const auto wire = static_cast<uint32_t>(id);
-      if (value.isTensor()) frame.tensors.push_back({wire, FromTorch(Owned(value.toTensor()))});
-      else if (value.isInt()) frame.scalars.push_back({wire, value.toInt()});
-      else if (value.isDouble()) frame.scalars.push_back({wire, value.toDouble()});
-      else if (value.isBool()) frame.scalars.push_back({wire, value.toBool()});
+      if (value.isTensor())
+        frame.tensors.push_back({wire, FromTorch(Owned(value.toTensor()))});
+      else if (value.isInt())
+        frame.scalars.push_back({wire, value.toInt()});
+      else if (value.isDouble())
+        frame.scalars.push_back({wire, value.toDouble()});
+      else if (value.isBool())
+        frame.scalars.push_back({wire, value.toBool()});
       else
-        return absl::InternalError(absl::StrCat("stage ", stage_.rank, ": value ", graph_.values[id].name,
-                                                " is neither a tensor nor a number and cannot leave the stage"));
+        return absl::InternalError(
+            absl::StrCat("stage ", stage_.rank, ": value ", graph_.values[id].name,
+                         " is neither a tensor nor a number and cannot leave the stage"));
     }
     return absl::OkStatus();
   }
 
-  // A buffer that leaves the stage is copied: the next step may write to it while this one is still being sent.
+  // A buffer that leaves the stage is copied: the next step may write to it while this one is still
+  // being sent.
   at::Tensor Owned(const at::Tensor& tensor) const {
     const auto* data = static_cast<const std::byte*>(tensor.const_data_ptr());
-    const bool is_weight = weights_ && data >= weights_->data() && data < weights_->data() + weights_->nbytes();
+    const bool is_weight =
+        weights_ && data >= weights_->data() && data < weights_->data() + weights_->nbytes();
     return is_weight ? tensor.clone(at::MemoryFormat::Preserve) : tensor;
   }
 
@@ -253,8 +291,10 @@ class TorchStage final : public StageModule {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<StageModule>> LoadStage(const graph::Graph& graph, const plan::Stage& stage,
-                                                       weights::WeightSource& source, const LoadOptions& options) {
+absl::StatusOr<std::unique_ptr<StageModule>> LoadStage(const graph::Graph& graph,
+                                                       const plan::Stage& stage,
+                                                       weights::WeightSource& source,
+                                                       const LoadOptions& options) {
   absl::StatusOr<Program> program = Compile(graph, stage);
   if (!program.ok()) return program.status();
   auto module = std::make_unique<TorchStage>(graph, stage, *std::move(program), options);

@@ -21,28 +21,33 @@ class StageModule {
  public:
   virtual ~StageModule() = default;
 
-  // Replaces the frame's values, which are the stage's `receives`, by its `sends`, which share no memory with the
-  // module's weights and buffers.
-  // kInvalidArgument: a value is missing or of another dtype; kInternal: an operator failed (node, target and why).
+  // Replaces the frame's values, which are the stage's `receives`, by its `sends`, which share no
+  // memory with the module's weights and buffers. kInvalidArgument: a value is missing or of
+  // another dtype; kInternal: an operator failed (node, target and why).
   virtual absl::Status Run(link::Frame& frame) = 0;
 
   virtual uint64_t weight_bytes() const = 0;
 };
 
 struct LoadOptions {
-  int threads = 0;                       // that read weights and run operators; 0: one a usable core
+  int threads = 0;  // that read weights and run operators; 0: one a usable core
   weights::Progress progress;
-  std::vector<int64_t>* node_times_ns = nullptr;  // when given, Run adds each node's time at its index in the graph
+  std::vector<int64_t>* node_times_ns =
+      nullptr;  // when given, Run adds each node's time at its index in the graph
   // The whole storage that a value lies in; empty for what is no tensor.
   using StorageOf = std::function<absl::Span<const std::byte>(graph::ValueId)>;
-  // When given, Run calls it after each node (index in the graph), while the node's arguments are still alive.
+  // When given, Run calls it after each node (index in the graph), while the node's arguments are
+  // still alive.
   std::function<void(int node, const StorageOf&)> observe;
 };
 
-// Resolves every operator of graph nodes [stage.begin, stage.end), then reads the stage's weights, each record once.
-// Errors come before any weight is read, where they can: unknown operator (node and target), tensor, memory.
-absl::StatusOr<std::unique_ptr<StageModule>> LoadStage(const graph::Graph& graph, const plan::Stage& stage,
-                                                       weights::WeightSource& source, const LoadOptions& options);
+// Resolves every operator of graph nodes [stage.begin, stage.end), then reads the stage's weights,
+// each record once. Errors come before any weight is read, where they can: unknown operator (node
+// and target), tensor, memory.
+absl::StatusOr<std::unique_ptr<StageModule>> LoadStage(const graph::Graph& graph,
+                                                       const plan::Stage& stage,
+                                                       weights::WeightSource& source,
+                                                       const LoadOptions& options);
 
 // Threads of torch's one pool; 0: one a usable core. Before the first Run.
 void SetThreads(int threads);

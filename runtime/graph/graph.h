@@ -1,5 +1,6 @@
-// The exported program as a value: what the .pt2 reader makes, passes rewrite, the planner cuts and stages run.
-// No torch types. Ids are indices: a ValueId indexes Graph::values, a node index Graph::nodes (in execution order).
+// The exported program as a value: what the .pt2 reader makes, passes rewrite, the planner cuts and
+// stages run. No torch types. Ids are indices: a ValueId indexes Graph::values, a node index
+// Graph::nodes (in execution order).
 #ifndef ECHELON_RUNTIME_GRAPH_GRAPH_H_
 #define ECHELON_RUNTIME_GRAPH_GRAPH_H_
 
@@ -17,7 +18,8 @@ namespace echelon::graph {
 
 using ValueId = int32_t;
 
-// A size: a number, or an expression over the graph's symbols ("s0", "2*s0 + 1") with the value it had at export.
+// A size: a number, or an expression over the graph's symbols ("s0", "2*s0 + 1") with the value it
+// had at export.
 struct Dim {
   int64_t hint = 0;  // the number itself when expr is empty
   std::string expr;
@@ -26,8 +28,8 @@ struct Dim {
 
 enum class ValueType { kTensor, kInt, kFloat, kBool, kNone };
 
-// Where a parameter, buffer or constant lies in the archive. strides and storage_offset (elements) apply to the
-// whole record, so tied and transposed parameters share or reorder bytes.
+// Where a parameter, buffer or constant lies in the archive. strides and storage_offset (elements)
+// apply to the whole record, so tied and transposed parameters share or reorder bytes.
 struct Stored {
   enum Kind { kParameter, kBuffer, kConstant } kind = kParameter;
   std::string name;    // "net1.weight"
@@ -42,11 +44,11 @@ struct Stored {
 struct Value {
   std::string name;
   ValueType type = ValueType::kTensor;
-  DType dtype = DType::kF32;         // tensors only
-  std::vector<Dim> shape, strides;   // tensors only
-  std::optional<int64_t> hint;       // integer scalars: the value at export, where the file tells
-  std::string expr;                  // integer scalars: the size expression they are, where the file tells
-  int stored = -1;                   // index into Graph::stored; -1: computed or fed
+  DType dtype = DType::kF32;        // tensors only
+  std::vector<Dim> shape, strides;  // tensors only
+  std::optional<int64_t> hint;      // integer scalars: the value at export, where the file tells
+  std::string expr;  // integer scalars: the size expression they are, where the file tells
+  int stored = -1;   // index into Graph::stored; -1: computed or fed
 };
 
 struct None {
@@ -65,13 +67,15 @@ struct ValueRef {
   bool operator==(const ValueRef&) const = default;
 };
 
-using Item = std::variant<None, bool, int64_t, double, std::string, DType, Layout, MemoryFormat, Device, ValueRef>;
+using Item = std::variant<None, bool, int64_t, double, std::string, DType, Layout, MemoryFormat,
+                          Device, ValueRef>;
 
 struct Argument {
-  std::string name;         // of the operator's schema; "" where the file gives none (Python operators: in order)
-  bool is_list = false;     // otherwise items holds exactly one
+  std::string
+      name;  // of the operator's schema; "" where the file gives none (Python operators: in order)
+  bool is_list = false;  // otherwise items holds exactly one
   std::vector<Item> items;
-  bool keyword = false;     // given by name in the program; the printer shows it so
+  bool keyword = false;  // given by name in the program; the printer shows it so
 };
 
 struct Result {
@@ -84,7 +88,8 @@ struct Node {
   std::string target;  // "torch.ops.aten.linear.default", "_operator.mul", "torch.sym_max"
   std::vector<Argument> arguments;
   std::vector<Result> results;
-  std::string module;  // path of the innermost module it came from, "layers.3.mlp"; "" when unknown or the root
+  std::string module;  // path of the innermost module it came from, "layers.3.mlp"; "" when unknown
+                       // or the root
 };
 
 struct Input {
@@ -110,20 +115,23 @@ struct Graph {
   std::vector<Output> outputs;
   std::map<std::string, Range> symbols;  // bounds of each symbol
   std::string name;                      // the file's stem
-  std::string digest;                    // of the file's graph and weight tables, 32 hex digits: equal on all ranks or refused
+  std::string digest;  // of the file's graph and weight tables, 32 hex digits: equal on all ranks
+                       // or refused
 };
 
-// What an operator's schema says beyond its name; made from torch's registry by runtime/exec, by hand in tests.
+// What an operator's schema says beyond its name; made from torch's registry by runtime/exec, by
+// hand in tests.
 struct Formal {
   std::string name;
-  bool writes = false;      // (a!)
-  int alias_set = -1;       // arguments and results of one set may share memory; -1: fresh
+  bool writes = false;  // (a!)
+  int alias_set = -1;   // arguments and results of one set may share memory; -1: fresh
 };
 struct OperatorSchema {
   std::vector<Formal> arguments;
   std::vector<Formal> results;
-  bool is_mutable = false;       // writes any argument
-  bool may_alias_any = false;    // may return an argument itself although its schema does not say so (dropout in eval)
+  bool is_mutable = false;  // writes any argument
+  bool may_alias_any =
+      false;  // may return an argument itself although its schema does not say so (dropout in eval)
 };
 // Null: the operator is unknown. Python scalar operators have a schema with no aliases.
 using SchemaLookup = std::function<const OperatorSchema*(const std::string& target)>;

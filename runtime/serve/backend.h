@@ -1,4 +1,5 @@
-// The seam between the front doors and what answers: the head's driver stands behind it (runtime/stage/driver.h).
+// The seam between the front doors and what answers: the head's driver stands behind it
+// (runtime/stage/driver.h).
 #ifndef ECHELON_RUNTIME_SERVE_BACKEND_H_
 #define ECHELON_RUNTIME_SERVE_BACKEND_H_
 
@@ -31,9 +32,10 @@ struct ModelInfo {
 struct InferRequest {
   std::string id;
   std::vector<NamedTensor> inputs;
-  std::vector<std::string> outputs;               // wanted; empty: all
+  std::vector<std::string> outputs;  // wanted; empty: all
   absl::Time deadline = absl::InfiniteFuture();
-  std::shared_ptr<std::atomic<bool>> cancelled;   // may be null; set by a front door whose client has gone
+  std::shared_ptr<std::atomic<bool>>
+      cancelled;  // may be null; set by a front door whose client has gone
 };
 
 struct InferResult {
@@ -49,8 +51,9 @@ class Backend {
   virtual const ModelInfo& model() const = 0;
   // Ok, or kUnavailable with the reason ("waiting for rank 1").
   virtual absl::Status Ready() const = 0;
-  // kInvalidArgument: names the input and what it should be; kResourceExhausted: the queue is full; kUnavailable: no epoch, or a
-  // stage was lost in mid-request; kDeadlineExceeded; kCancelled; kInternal: an operator failed (stage, node, why).
+  // kInvalidArgument: names the input and what it should be; kResourceExhausted: the queue is full;
+  // kUnavailable: no epoch, or a stage was lost in mid-request; kDeadlineExceeded; kCancelled;
+  // kInternal: an operator failed (stage, node, why).
   virtual void Infer(InferRequest request, InferDone done) = 0;
 };
 

@@ -14,11 +14,11 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "nlohmann/json.hpp"
 #include "runtime/serve/http_session.h"
 #include "runtime/serve/v2_types.h"
+#include "runtime/sync/mutex.h"
 #include "spdlog/spdlog.h"
 
 namespace echelon::serve {
@@ -85,7 +85,7 @@ class AsioListener : public HttpListener {
     context_->stop();
     for (std::thread& thread : threads_) thread.join();
     threads_.clear();
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     sessions_.clear();
   }
 
@@ -125,7 +125,7 @@ class AsioListener : public HttpListener {
         std::make_shared<HttpSession>(std::move(socket), shared_, [this, id] { Forget(id); });
     size_t count;
     {
-      absl::MutexLock lock(&mutex_);
+      MutexLock lock(&mutex_);
       sessions_[id] = session;
       count = sessions_.size();
     }
@@ -137,14 +137,14 @@ class AsioListener : public HttpListener {
   }
 
   void Forget(uint64_t id) {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     sessions_.erase(id);
   }
 
   void ForEachSession(const std::function<void(HttpSession&)>& visit) {
     std::vector<std::shared_ptr<HttpSession>> alive;
     {
-      absl::MutexLock lock(&mutex_);
+      MutexLock lock(&mutex_);
       for (const auto& [id, session] : sessions_) alive.push_back(session);
     }
     for (const auto& session : alive) visit(*session);
@@ -152,13 +152,13 @@ class AsioListener : public HttpListener {
 
   bool AllEndedBy(absl::Time deadline) {
     const auto none = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return sessions_.empty(); };
-    absl::MutexLock lock(&mutex_);
-    return mutex_.AwaitWithDeadline(absl::Condition(&none), deadline);
+    MutexLock lock(&mutex_);
+    return mutex_.AwaitUntil(none, SteadyNow() + (deadline - absl::Now()));
   }
 
   const std::shared_ptr<HttpShared> shared_;
   const std::shared_ptr<asio::io_context> context_;  // outlives the sessions
-  absl::Mutex mutex_;
+  Mutex mutex_;
   std::map<uint64_t, std::shared_ptr<HttpSession>> sessions_ ABSL_GUARDED_BY(mutex_);
   asio::executor_work_guard<asio::io_context::executor_type> work_;
   tcp::acceptor acceptor_;

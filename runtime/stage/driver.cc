@@ -12,7 +12,8 @@
 namespace echelon::stage {
 namespace {
 
-constexpr auto kWatchPeriod = std::chrono::milliseconds(20);  // a client that has gone is noticed within this
+constexpr auto kWatchPeriod =
+    std::chrono::milliseconds(20);  // a client that has gone is noticed within this
 
 serve::TensorSpec Spec(const graph::Graph& graph, const std::string& name, graph::ValueId id) {
   const graph::Value& value = graph.values[id];
@@ -47,7 +48,8 @@ std::optional<Tensor> LiteralTensor(const graph::Item& item) {
 
 serve::ModelInfo Describe(const std::string& name, const graph::Graph& graph) {
   serve::ModelInfo info{.name = name};
-  for (const graph::Input& input : graph.inputs) info.inputs.push_back(Spec(graph, input.name, input.value));
+  for (const graph::Input& input : graph.inputs)
+    info.inputs.push_back(Spec(graph, input.name, input.value));
   for (const graph::Output& output : graph.outputs) {
     if (const auto* ref = std::get_if<graph::ValueRef>(&output.item))
       info.outputs.push_back(Spec(graph, output.name, ref->id));
@@ -61,8 +63,11 @@ absl::Status CheckWanted(const std::vector<std::string>& wanted, const serve::Mo
   for (const std::string& name : wanted) {
     const auto is_it = [&](const serve::TensorSpec& output) { return output.name == name; };
     if (std::any_of(model.outputs.begin(), model.outputs.end(), is_it)) continue;
-    const auto append = [](std::string* out, const serve::TensorSpec& output) { out->append(output.name); };
-    return absl::InvalidArgumentError(absl::StrCat("model ", model.name, " has no output '", name, "'; it has ",
+    const auto append = [](std::string* out, const serve::TensorSpec& output) {
+      out->append(output.name);
+    };
+    return absl::InvalidArgumentError(absl::StrCat("model ", model.name, " has no output '", name,
+                                                   "'; it has ",
                                                    absl::StrJoin(model.outputs, ", ", append)));
   }
   return absl::OkStatus();
@@ -82,10 +87,14 @@ struct Driver::Pending {
 
 Driver::Driver(const Options& options, const graph::Graph* graph, const graph::BatchInfo& batch,
                serve::Metrics* metrics, std::function<void(link::Frame)> submit)
-    : options_(options), graph_(graph), batch_(batch), metrics_(metrics), submit_(std::move(submit)),
+    : options_(options),
+      graph_(graph),
+      batch_(batch),
+      metrics_(metrics),
+      submit_(std::move(submit)),
       model_(Describe(options.name, *graph)),
-      schedule_(std::make_unique<schedule::FillDrain>(
-          schedule::FillDrain::Options{.window = options.window, .max_waiting = options.max_waiting})) {
+      schedule_(std::make_unique<schedule::FillDrain>(schedule::FillDrain::Options{
+          .window = options.window, .max_waiting = options.max_waiting})) {
   watch_ = std::jthread([this](std::stop_token stop) { Watch(stop); });
 }
 
@@ -153,8 +162,10 @@ void Driver::Perform(const std::vector<schedule::Action>& actions, Answers* answ
       for (size_t i = 0; i < graph_->outputs.size(); ++i) {
         const std::string& name = graph_->outputs[i].name;
         const auto& wanted = pending->request.outputs;
-        if (!wanted.empty() && std::find(wanted.begin(), wanted.end(), name) == wanted.end()) continue;
-        if (const std::optional<Tensor> literal = LiteralTensor(graph_->outputs[i].item)) pending->outputs[i] = *literal;
+        if (!wanted.empty() && std::find(wanted.begin(), wanted.end(), name) == wanted.end())
+          continue;
+        if (const std::optional<Tensor> literal = LiteralTensor(graph_->outputs[i].item))
+          pending->outputs[i] = *literal;
         result.outputs.push_back({name, std::move(pending->outputs[i])});
       }
       Answer(finish->request, std::move(result), answers);
@@ -167,7 +178,8 @@ void Driver::Perform(const std::vector<schedule::Action>& actions, Answers* answ
   metrics_->SetQueueDepth(schedule_->waiting());
 }
 
-void Driver::Answer(schedule::RequestId id, absl::StatusOr<serve::InferResult> result, Answers* answers) {
+void Driver::Answer(schedule::RequestId id, absl::StatusOr<serve::InferResult> result,
+                    Answers* answers) {
   auto node = pending_.extract(id);
   answers->push_back([pending = std::move(node.mapped()), result = std::move(result)]() mutable {
     pending->done(std::move(result));
@@ -177,12 +189,14 @@ void Driver::Answer(schedule::RequestId id, absl::StatusOr<serve::InferResult> r
 void Driver::LaunchStep(const schedule::Launch& launch) {
   const std::shared_ptr<Pending>& pending = pending_.at(launch.request);
   flights_[launch.step] = {pending, launch.first_row};
-  link::Frame frame{.epoch = epoch_, .step = launch.step, .chunk = static_cast<uint32_t>(launch.chunk)};
+  link::Frame frame{
+      .epoch = epoch_, .step = launch.step, .chunk = static_cast<uint32_t>(launch.chunk)};
   for (size_t i = 0; i < graph_->inputs.size(); ++i) {
     const graph::ValueId id = graph_->inputs[i].value;
     Tensor tensor = *pending->inputs[i];
     if (launch.chunks > 1) {
-      // An input without rows goes to all micro-batches: each gets its own copy, since a stage may write to it.
+      // An input without rows goes to all micro-batches: each gets its own copy, since a stage may
+      // write to it.
       tensor = batch_.inputs[i] ? Rows(tensor, launch.first_row, launch.row_count) : Copy(tensor);
     }
     if (graph_->values[id].type == graph::ValueType::kTensor) {
@@ -205,7 +219,8 @@ void Driver::OnResult(link::Frame frame) {
     if (node.empty()) return;
     flight = std::move(node.mapped());
   }
-  absl::Status status = frame.kind == link::FrameKind::kError ? link::StatusOf(frame) : absl::OkStatus();
+  absl::Status status =
+      frame.kind == link::FrameKind::kError ? link::StatusOf(frame) : absl::OkStatus();
   for (size_t i = 0; status.ok() && i < graph_->outputs.size(); ++i) {
     const auto* ref = std::get_if<graph::ValueRef>(&graph_->outputs[i].item);
     if (!ref) continue;
@@ -215,18 +230,22 @@ void Driver::OnResult(link::Frame frame) {
     for (const link::Frame::TensorValue& value : frame.tensors) {
       if (value.value != static_cast<uint32_t>(ref->id)) continue;
       const bool is_part = batch_.chunkable && batch_.outputs[i];
-      status = is_part ? PutRows(value.tensor, flight.first_row, flight.request->rows, &whole) : absl::OkStatus();
+      status = is_part ? PutRows(value.tensor, flight.first_row, flight.request->rows, &whole)
+                       : absl::OkStatus();
       if (!is_part) whole = RowMajor(value.tensor);
     }
     if (status.ok() && whole.owner == nullptr)
-      status = absl::InternalError(absl::StrCat("the last stage sent no output ", graph_->outputs[i].name));
+      status = absl::InternalError(
+          absl::StrCat("the last stage sent no output ", graph_->outputs[i].name));
   }
   Answers answers;
   {
     const std::lock_guard lock(mutex_);
     if (frame.epoch != epoch_) return;
-    if (status.ok()) Perform(schedule_->On(schedule::StepDone{frame.step}), &answers);
-    else Perform(schedule_->On(schedule::StepFailed{frame.step, status}), &answers);
+    if (status.ok())
+      Perform(schedule_->On(schedule::StepDone{frame.step}), &answers);
+    else
+      Perform(schedule_->On(schedule::StepFailed{frame.step, status}), &answers);
   }
   for (const auto& answer : answers) answer();
 }
@@ -251,15 +270,19 @@ void Driver::EpochClosed(const absl::Status& why) {
 void Driver::Watch(std::stop_token stop) {
   std::unique_lock lock(mutex_);
   while (!stop.stop_requested()) {
-    if (pending_.empty()) changed_.wait(lock, stop, [&] { return !pending_.empty(); });
-    else changed_.wait_for(lock, stop, kWatchPeriod, [] { return false; });
+    if (pending_.empty())
+      changed_.wait(lock, stop, [&] { return !pending_.empty(); });
+    else
+      changed_.wait_for(lock, stop, kWatchPeriod, [] { return false; });
     const absl::Time now = absl::Now();
     std::vector<schedule::Cancel> cancels;
     for (const auto& [id, pending] : pending_) {
       if (pending->request.cancelled && *pending->request.cancelled)
         cancels.push_back({id, absl::CancelledError("the client has gone")});
       else if (now >= pending->deadline)
-        cancels.push_back({id, absl::DeadlineExceededError("the request's deadline passed before the last stage answered")});
+        cancels.push_back(
+            {id, absl::DeadlineExceededError(
+                     "the request's deadline passed before the last stage answered")});
     }
     Answers answers;
     for (const schedule::Cancel& cancel : cancels) Perform(schedule_->On(cancel), &answers);

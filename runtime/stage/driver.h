@@ -1,5 +1,6 @@
-// The head's driver: requests come in at the front doors, leave as micro-batches for stage 0, and come back from the
-// last stage as results. The schedule (runtime/schedule) decides; the driver carries out.
+// The head's driver: requests come in at the front doors, leave as micro-batches for stage 0, and
+// come back from the last stage as results. The schedule (runtime/schedule) decides; the driver
+// carries out.
 #ifndef ECHELON_RUNTIME_STAGE_DRIVER_H_
 #define ECHELON_RUNTIME_STAGE_DRIVER_H_
 
@@ -25,16 +26,16 @@ namespace echelon::stage {
 class Driver final : public serve::Backend {
  public:
   struct Options {
-    std::string name;                      // the model's
-    int chunks = 1;                        // micro-batches a request is split into
-    int window = 4;                        // steps in flight at most
-    int max_waiting = 256;                 // requests; one more is kResourceExhausted
+    std::string name;       // the model's
+    int chunks = 1;         // micro-batches a request is split into
+    int window = 4;         // steps in flight at most
+    int max_waiting = 256;  // requests; one more is kResourceExhausted
     absl::Duration request_timeout = absl::Minutes(5);
   };
 
   // submit: puts a step into stage 0, must not block. graph and metrics must outlive the driver.
-  Driver(const Options& options, const graph::Graph* graph, const graph::BatchInfo& batch, serve::Metrics* metrics,
-         std::function<void(link::Frame)> submit);
+  Driver(const Options& options, const graph::Graph* graph, const graph::BatchInfo& batch,
+         serve::Metrics* metrics, std::function<void(link::Frame)> submit);
   ~Driver() override;
 
   const serve::ModelInfo& model() const override { return model_; }

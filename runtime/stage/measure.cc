@@ -1,8 +1,7 @@
 #include "runtime/stage/measure.h"
 
-#include <ATen/ops/full.h>
+#include <cstring>
 
-#include "runtime/exec/convert.h"
 #include "runtime/exec/stage_module.h"
 
 namespace echelon::stage {
@@ -10,28 +9,34 @@ namespace {
 
 constexpr int kRuns = 5;
 
+// Zeros are legal for every dtype: indices point at the first row, floats are finite. Times of
+// dense kernels do not depend on the numbers.
+Tensor Zeros(const graph::Value& value) {
+  std::vector<int64_t> shape;
+  for (const graph::Dim& dim : value.shape) shape.push_back(dim.hint);
+  Tensor tensor = Tensor::Empty(value.dtype, shape);
+  // Flags are true: an attention mask of all false would leave nothing to attend to.
+  std::memset(tensor.data, value.dtype == DType::kBool ? 1 : 0, tensor.nbytes);
+  return tensor;
+}
+
 link::Frame MadeUpInputs(const graph::Graph& graph) {
   link::Frame frame;
   for (const graph::Input& input : graph.inputs) {
     const graph::Value& value = graph.values[input.value];
     const auto id = static_cast<uint32_t>(input.value);
-    if (value.type != graph::ValueType::kTensor) {
+    if (value.type == graph::ValueType::kTensor)
+      frame.tensors.push_back({id, Zeros(value)});
+    else
       frame.scalars.push_back({id, value.hint.value_or(1)});
-      continue;
-    }
-    std::vector<int64_t> shape;
-    for (const graph::Dim& dim : value.shape) shape.push_back(dim.hint);
-    const c10::ScalarType dtype = exec::ToTorch(value.dtype);
-    const double fill = value.dtype == DType::kBool ? 1 : c10::isIntegralType(dtype, false) ? 0 : 0.5;
-    frame.tensors.push_back({id, exec::FromTorch(at::full(shape, fill, dtype))});
   }
   return frame;
 }
-
 }  // namespace
 
 absl::StatusOr<std::vector<int64_t>> MeasureNodes(const Model& model) {
-  const absl::StatusOr<plan::Plan> whole = plan::MakePlan(model.graph, model.schemas, {.stages = 1});
+  const absl::StatusOr<plan::Plan> whole =
+      plan::MakePlan(model.graph, model.schemas, {.stages = 1});
   if (!whole.ok()) return whole.status();
   std::vector<int64_t> times(model.graph.nodes.size());
   exec::LoadOptions options{.node_times_ns = &times};

@@ -1,4 +1,5 @@
-// Node times for the policy `measured`: runs the whole model in this process a few times on made-up inputs.
+// Node times for the policy `measured`: runs the whole model in this process a few times on made-up
+// inputs.
 #ifndef ECHELON_RUNTIME_STAGE_MEASURE_H_
 #define ECHELON_RUNTIME_STAGE_MEASURE_H_
 
@@ -10,8 +11,8 @@
 
 namespace echelon::stage {
 
-// Mean nanoseconds of each node at the exported sizes; needs memory for all of the weights. Floating inputs are 0.5,
-// integers 0, flags true.
+// Mean nanoseconds of each node at the exported sizes; needs memory for all of the weights. Inputs
+// are zeros, flags true.
 absl::StatusOr<std::vector<int64_t>> MeasureNodes(const Model& model);
 
 }  // namespace echelon::stage

@@ -22,19 +22,21 @@ absl::StatusOr<std::vector<int64_t>> ReadTimes(const std::string& path, const gr
   if (!file) return absl::NotFoundError(absl::StrCat("--times ", path, ": cannot be opened"));
   const auto times = nlohmann::json::parse(file, nullptr, /*allow_exceptions=*/false);
   if (!times.is_object())
-    return absl::InvalidArgumentError(absl::StrCat("--times ", path, ": is no JSON object of node names and nanoseconds"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("--times ", path, ": is no JSON object of node names and nanoseconds"));
   std::vector<int64_t> ns;
   for (const graph::Node& node : graph.nodes) {
     const auto found = times.find(node.name);
     if (found == times.end() || !found->is_number_integer() || found->get<int64_t>() < 0)
-      return absl::InvalidArgumentError(
-          absl::StrCat("--times ", path, ": no time for node ", node.name, "; measure this model again"));
+      return absl::InvalidArgumentError(absl::StrCat("--times ", path, ": no time for node ",
+                                                     node.name, "; measure this model again"));
     ns.push_back(*found);
   }
   return ns;
 }
 
-absl::StatusOr<plan::Options> ParsePlanFlags(const PlanFlags& flags, int stages, const graph::Graph& graph) {
+absl::StatusOr<plan::Options> ParsePlanFlags(const PlanFlags& flags, int stages,
+                                             const graph::Graph& graph) {
   plan::Options options{.stages = stages, .policy = flags.policy};
   const auto named = [](const char* flag, const absl::Status& status) {
     return absl::Status(status.code(), absl::StrCat(flag, ": ", status.message()));
@@ -55,7 +57,8 @@ absl::StatusOr<plan::Options> ParsePlanFlags(const PlanFlags& flags, int stages,
     for (const auto& part : absl::StrSplit(flags.stage_speed, ',')) {
       double speed = 0;
       if (!absl::SimpleAtod(part, &speed) || !(speed > 0) || std::isinf(speed))
-        return absl::InvalidArgumentError(absl::StrCat("--stage-speed: '", part, "' is no positive number; write it as 1,3"));
+        return absl::InvalidArgumentError(
+            absl::StrCat("--stage-speed: '", part, "' is no positive number; write it as 1,3"));
       options.stage_speed.push_back(speed);
     }
   if (!flags.times.empty()) {
@@ -74,23 +77,38 @@ absl::StatusOr<Model> OpenModel(const std::string& path) {
   Model model{.graph = *std::move(graph), .schemas = exec::DispatcherSchemas()};
   for (const graph::Node& node : model.graph.nodes)
     if (!model.schemas(node.target))
-      return absl::UnimplementedError(absl::StrCat(path, ": node ", node.name, ": operator ", node.target,
-                                                   " is not known to this build; export the model without it"));
+      return absl::UnimplementedError(
+          absl::StrCat(path, ": node ", node.name, ": operator ", node.target,
+                       " is not known to this build; export the model without it"));
   passes::RunAll(&model.graph, model.schemas);
   model.batch = graph::BatchSymbol(model.graph, model.schemas);
   return model;
 }
 
 absl::StatusOr<int64_t> ParseBytes(const std::string& text) {
-  static const auto* units = new std::map<std::string, double>{
-      {"", 1},        {"B", 1},         {"K", 1 << 10}, {"KiB", 1 << 10}, {"KB", 1e3},       {"M", 1 << 20},
-      {"MiB", 1 << 20}, {"MB", 1e6},    {"G", 1 << 30}, {"GiB", 1 << 30}, {"GB", 1e9}, {"Gi", 1 << 30}, {"Mi", 1 << 20},
-      {"T", 1099511627776.0}, {"TiB", 1099511627776.0}, {"TB", 1e12}};
+  static const auto* units = new std::map<std::string, double>{{"", 1},
+                                                               {"B", 1},
+                                                               {"K", 1 << 10},
+                                                               {"KiB", 1 << 10},
+                                                               {"KB", 1e3},
+                                                               {"M", 1 << 20},
+                                                               {"MiB", 1 << 20},
+                                                               {"MB", 1e6},
+                                                               {"G", 1 << 30},
+                                                               {"GiB", 1 << 30},
+                                                               {"GB", 1e9},
+                                                               {"Gi", 1 << 30},
+                                                               {"Mi", 1 << 20},
+                                                               {"T", 1099511627776.0},
+                                                               {"TiB", 1099511627776.0},
+                                                               {"TB", 1e12}};
   const size_t end = std::min(text.find_first_not_of("0123456789."), text.size());
   double number = 0;
   const auto unit = units->find(text.substr(end));
-  if (!absl::SimpleAtod(text.substr(0, end), &number) || unit == units->end() || number * unit->second > 9e18)
-    return absl::InvalidArgumentError(absl::StrCat("'", text, "' is no size; write it as 8GiB, 500MiB or 1000000"));
+  if (!absl::SimpleAtod(text.substr(0, end), &number) || unit == units->end() ||
+      number * unit->second > 9e18)
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", text, "' is no size; write it as 8GiB, 500MiB or 1000000"));
   return static_cast<int64_t>(number * unit->second);
 }
 

@@ -24,26 +24,33 @@ absl::StatusOr<Model> OpenModel(const std::string& path);
 // What people type for the planner, as strings of the command line.
 struct PlanFlags {
   std::string policy = "balanced";
-  std::string threshold;      // "500MiB"
-  std::string points;         // "layer2,layer3"
-  std::string stage_memory;   // "8GiB,24GiB"
-  std::string stage_speed;    // "1,3"
-  std::string times;          // path of a JSON file {"node name": nanoseconds}, from `echelon plan --measure`
+  std::string threshold;     // "500MiB"
+  std::string points;        // "layer2,layer3"
+  std::string stage_memory;  // "8GiB,24GiB"
+  std::string stage_speed;   // "1,3"
+  std::string
+      times;  // path of a JSON file {"node name": nanoseconds}, from `echelon plan --measure`
 };
 
-// Adds --policy, --threshold, --split-points, --stage-memory, --stage-speed and --times to a CLI::App.
+// Adds --policy, --threshold, --split-points, --stage-memory, --stage-speed and --times to a
+// CLI::App.
 template <class App>
 void AddPlanFlags(App& app, PlanFlags* flags) {
-  app.add_option("--policy", flags->policy, "balanced, equal-size, threshold, points or measured")->capture_default_str();
-  app.add_option("--threshold", flags->threshold, "for threshold: weight bytes a stage may hold, as 500MiB");
-  app.add_option("--split-points", flags->points, "for points: modules to cut before, as layer2,layer3");
-  app.add_option("--stage-memory", flags->stage_memory, "memory of each stage, as 8GiB,24GiB; one for all");
+  app.add_option("--policy", flags->policy, "balanced, equal-size, threshold, points or measured")
+      ->capture_default_str();
+  app.add_option("--threshold", flags->threshold,
+                 "for threshold: weight bytes a stage may hold, as 500MiB");
+  app.add_option("--split-points", flags->points,
+                 "for points: modules to cut before, as layer2,layer3");
+  app.add_option("--stage-memory", flags->stage_memory,
+                 "memory of each stage, as 8GiB,24GiB; one for all");
   app.add_option("--stage-speed", flags->stage_speed, "relative speed of each stage, as 1,3");
-  app.add_option("--times", flags->times, "for measured: node times, written by `echelon plan --measure`");
+  app.add_option("--times", flags->times,
+                 "for measured: node times, written by `echelon plan --measure`");
 }
 
-// Plans as the flags say; `measured` without --times measures here and now. Errors name the flag and what it should
-// look like, or are MakePlan's.
+// Plans as the flags say; `measured` without --times measures here and now. Errors name the flag
+// and what it should look like, or are MakePlan's.
 absl::StatusOr<plan::Plan> PlanModel(const Model& model, const PlanFlags& flags, int stages);
 
 absl::StatusOr<int64_t> ParseBytes(const std::string& text);  // "8GiB", "500MB", "1024"

@@ -13,13 +13,19 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double SecondsSince(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 }  // namespace
 
-Rank::Rank(const Options& options, const graph::Graph* graph, link::TcpListener* listener, serve::Metrics* metrics,
-           Hooks hooks)
-    : options_(options), graph_(graph), listener_(listener), metrics_(metrics), hooks_(std::move(hooks)) {
+Rank::Rank(const Options& options, const graph::Graph* graph, link::TcpListener* listener,
+           serve::Metrics* metrics, Hooks hooks)
+    : options_(options),
+      graph_(graph),
+      listener_(listener),
+      metrics_(metrics),
+      hooks_(std::move(hooks)) {
   compute_ = std::thread([this] { Compute(); });
 }
 
@@ -33,13 +39,14 @@ Rank::~Rank() {
   compute_.join();
 }
 
-absl::Status Rank::Load(const std::string& plan_json, std::function<void(int64_t, int64_t)> progress) {
+absl::Status Rank::Load(const std::string& plan_json,
+                        std::function<void(int64_t, int64_t)> progress) {
   const absl::StatusOr<plan::Plan> plan = plan::FromJson(plan_json, *graph_);
   if (!plan.ok()) return plan.status();
   if (module_ && plan->digest == plan_digest_) return absl::OkStatus();
   if (static_cast<int>(plan->stages.size()) != options_.world)
-    return absl::FailedPreconditionError(
-        absl::StrCat("the plan has ", plan->stages.size(), " stages and WORLD is ", options_.world));
+    return absl::FailedPreconditionError(absl::StrCat("the plan has ", plan->stages.size(),
+                                                      " stages and WORLD is ", options_.world));
   const plan::Stage& stage = plan->stages[options_.rank];
   if (hooks_.planned) hooks_.planned(*plan, stage);
   module_.reset();  // another plan's weights must go before this one's come
@@ -50,7 +57,8 @@ absl::Status Rank::Load(const std::string& plan_json, std::function<void(int64_t
   };
   load.progress(0, stage.weight_bytes);
   const std::unique_ptr<weights::WeightSource> source = weights::LocalFiles();
-  absl::StatusOr<std::unique_ptr<exec::StageModule>> module = exec::LoadStage(*graph_, stage, *source, load);
+  absl::StatusOr<std::unique_ptr<exec::StageModule>> module =
+      exec::LoadStage(*graph_, stage, *source, load);
   if (!module.ok()) return module.status();
   module_ = *std::move(module);
   plan_digest_ = plan->digest;
@@ -71,8 +79,8 @@ absl::Status Rank::OpenEpoch(const group::Epoch& epoch, absl::Duration timeout) 
     link_options.cancelled = &dial_cancelled_;
     absl::StatusOr<std::unique_ptr<link::Link>> out;
     std::jthread dial([&] {
-      out = link::Dial(epoch.next_address, {epoch.number, options_.rank, epoch.token}, options_.limits, timeout,
-                       link_options);
+      out = link::Dial(epoch.next_address, {epoch.number, options_.rank, epoch.token},
+                       options_.limits, timeout, link_options);
     });
     const int previous = (options_.rank + options_.world - 1) % options_.world;
     absl::StatusOr<std::unique_ptr<link::Link>> in =
@@ -145,15 +153,18 @@ void Rank::Receive(const std::shared_ptr<Links>& links) {
     const uint64_t bytes = links->in->bytes_received();
     metrics_->AddLinkReceived(bytes - std::exchange(seen_bytes, bytes));
     if (frame.ok() && frame->epoch != links->epoch)
-      frame = absl::InvalidArgumentError(absl::StrCat("a frame of epoch ", frame->epoch, " in epoch ", links->epoch));
+      frame = absl::InvalidArgumentError(
+          absl::StrCat("a frame of epoch ", frame->epoch, " in epoch ", links->epoch));
     if (!frame.ok()) {
       if (links->closed) return;
       metrics_->AddError(absl::IsInvalidArgument(frame.status()) ? "bad_frame" : "link_lost");
       if (hooks_.failed) hooks_.failed(links->epoch, frame.status());
       return;
     }
-    if (options_.rank == 0) hooks_.result(*std::move(frame));
-    else Push({links, *std::move(frame)});
+    if (options_.rank == 0)
+      hooks_.result(*std::move(frame));
+    else
+      Push({links, *std::move(frame)});
   }
 }
 

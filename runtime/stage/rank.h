@@ -1,9 +1,10 @@
 // One rank's data plane: its stage's module, its two links, and the threads between them.
 //
-//   previous rank --link--> [receive thread] -> queue -> [compute thread: module] --link--> next rank
+//   previous rank --link--> [receive thread] -> queue -> [compute thread: module] --link--> next
+//   rank
 //
-// On the head the queue is fed by the driver, and the receive thread hands the last stage's results to it. A group of
-// one rank has no links: results go straight to the driver.
+// On the head the queue is fed by the driver, and the receive thread hands the last stage's results
+// to it. A group of one rank has no links: results go straight to the driver.
 #ifndef ECHELON_RUNTIME_STAGE_RANK_H_
 #define ECHELON_RUNTIME_STAGE_RANK_H_
 
@@ -32,25 +33,28 @@ class Rank final : public group::Member {
     link::FrameLimits limits;
     link::LinkOptions link;
   };
-  // What the world outside the data plane wants to hear. All may be null; from any thread; must not block.
+  // What the world outside the data plane wants to hear. All may be null; from any thread; must not
+  // block.
   struct Hooks {
-    std::function<void(const plan::Plan&, const plan::Stage&)> planned;   // before weights are read
+    std::function<void(const plan::Plan&, const plan::Stage&)> planned;  // before weights are read
     std::function<void(uint64_t read_bytes, uint64_t weight_bytes)> loaded;
-    std::function<void(link::Frame)> result;                              // head: what the last stage sent
+    std::function<void(link::Frame)> result;  // head: what the last stage sent
     std::function<void(uint64_t epoch)> formed;
     std::function<void(const absl::Status& why)> closed;
-    std::function<void(uint64_t epoch, const absl::Status& why)> failed;  // a link broke: tell the group
+    std::function<void(uint64_t epoch, const absl::Status& why)>
+        failed;  // a link broke: tell the group
   };
 
   // graph, listener (null in a group of one) and metrics must outlive the rank.
-  Rank(const Options& options, const graph::Graph* graph, link::TcpListener* listener, serve::Metrics* metrics,
-       Hooks hooks);
+  Rank(const Options& options, const graph::Graph* graph, link::TcpListener* listener,
+       serve::Metrics* metrics, Hooks hooks);
   ~Rank() override;
 
   // Head: a step for stage 0, run after those submitted before. Dropped when its epoch is over.
   void Submit(link::Frame frame);
 
-  absl::Status Load(const std::string& plan_json, std::function<void(int64_t, int64_t)> progress) override;
+  absl::Status Load(const std::string& plan_json,
+                    std::function<void(int64_t, int64_t)> progress) override;
   absl::Status OpenEpoch(const group::Epoch& epoch, absl::Duration timeout) override;
   void CancelOpen(uint64_t epoch) override;
   void EpochFormed(uint64_t epoch) override;
@@ -79,7 +83,8 @@ class Rank final : public group::Member {
   serve::Metrics* const metrics_;
   const Hooks hooks_;
 
-  std::unique_ptr<exec::StageModule> module_;  // set before the first epoch, used by the compute thread
+  std::unique_ptr<exec::StageModule>
+      module_;  // set before the first epoch, used by the compute thread
   std::string plan_digest_;
   std::atomic<bool> dial_cancelled_ = false;
   std::atomic<uint64_t> cancelled_through_ = 0;

@@ -10,7 +10,9 @@ namespace echelon::stage {
 using Json = nlohmann::json;
 
 void Report::Ports(int group, int http, int grpc, int metrics) {
-  Write(Json{{"event", "ports"}, {"group", group}, {"http", http}, {"grpc", grpc}, {"metrics", metrics}}.dump());
+  Write(Json{
+      {"event", "ports"}, {"group", group}, {"http", http}, {"grpc", grpc}, {"metrics", metrics}}
+            .dump());
 }
 
 void Report::Loading(int64_t loaded_bytes, int64_t total_bytes) {
@@ -27,8 +29,12 @@ void Report::Loading(int64_t loaded_bytes, int64_t total_bytes) {
 }
 
 void Report::Ready(uint64_t epoch) { Write(Json{{"event", "ready"}, {"epoch", epoch}}.dump()); }
-void Report::Closed(const std::string& why) { Write(Json{{"event", "closed"}, {"why", why}}.dump()); }
-void Report::Error(const std::string& message) { Write(Json{{"event", "error"}, {"message", message}}.dump()); }
+void Report::Closed(const std::string& why) {
+  Write(Json{{"event", "closed"}, {"why", why}}.dump());
+}
+void Report::Error(const std::string& message) {
+  Write(Json{{"event", "error"}, {"message", message}}.dump());
+}
 
 void Report::Write(const std::string& json) {
   if (descriptor_ < 0) return;

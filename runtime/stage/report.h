@@ -1,4 +1,5 @@
-// What a stage process tells the program that started it (echelon run), as JSON lines on a descriptor of its own.
+// What a stage process tells the program that started it (echelon run), as JSON lines on a
+// descriptor of its own.
 #ifndef ECHELON_RUNTIME_STAGE_REPORT_H_
 #define ECHELON_RUNTIME_STAGE_REPORT_H_
 
@@ -10,7 +11,8 @@ namespace echelon::stage {
 
 // {"event": "ports", "group": n, "http": n, "grpc": n, "metrics": n}
 // {"event": "loading", "loaded": bytes, "total": bytes}        at most every 50 ms
-// {"event": "ready", "epoch": n}    {"event": "closed", "why": text}    {"event": "error", "message": text}
+// {"event": "ready", "epoch": n}    {"event": "closed", "why": text}    {"event": "error",
+// "message": text}
 class Report {
  public:
   explicit Report(int descriptor) : descriptor_(descriptor) {}  // negative: nobody listens

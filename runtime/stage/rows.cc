@@ -10,14 +10,16 @@ namespace echelon::stage {
 namespace {
 
 // Copies a strided tensor element by element in row-major order; `to` moves on.
-void CopyStrided(const Tensor& from, size_t dimension, const std::byte* at, size_t element_bytes, std::byte** to) {
+void CopyStrided(const Tensor& from, size_t dimension, const std::byte* at, size_t element_bytes,
+                 std::byte** to) {
   if (dimension == from.shape.size()) {
     std::memcpy(*to, at, element_bytes);
     *to += element_bytes;
     return;
   }
   for (int64_t i = 0; i < from.shape[dimension]; ++i)
-    CopyStrided(from, dimension + 1, at + i * from.strides[dimension] * static_cast<int64_t>(element_bytes),
+    CopyStrided(from, dimension + 1,
+                at + i * from.strides[dimension] * static_cast<int64_t>(element_bytes),
                 element_bytes, to);
 }
 
@@ -63,14 +65,15 @@ absl::Status PutRows(const Tensor& given, int64_t first, int64_t rows, Tensor* w
   }
   const Tensor part = RowMajor(given);
   if (part.shape.empty() || first + part.shape[0] > rows)
-    return absl::InternalError(absl::StrCat("a micro-batch's result of shape ", ShapeText(part.shape),
-                                            " does not fit row ", first, " of ", rows));
+    return absl::InternalError(absl::StrCat("a micro-batch's result of shape ",
+                                            ShapeText(part.shape), " does not fit row ", first,
+                                            " of ", rows));
   std::vector<int64_t> shape = part.shape;
   shape[0] = rows;
   if (!whole->owner) *whole = Tensor::Empty(part.dtype, shape);
   if (whole->shape != shape || whole->dtype != part.dtype)
-    return absl::InternalError(absl::StrCat("micro-batches disagree: ", ShapeText(part.shape), " does not fit ",
-                                            ShapeText(whole->shape)));
+    return absl::InternalError(absl::StrCat("micro-batches disagree: ", ShapeText(part.shape),
+                                            " does not fit ", ShapeText(whole->shape)));
   if (part.nbytes > 0) std::memcpy(whole->data + first * RowBytes(part), part.data, part.nbytes);
   return absl::OkStatus();
 }

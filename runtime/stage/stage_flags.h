@@ -1,4 +1,5 @@
-// The flags of echelon-stage, and the environment that mirrors them (RANK, WORLD, HOST, PORT as in the article).
+// The flags of echelon-stage, and the environment that mirrors them (RANK, WORLD, HOST, PORT as in
+// the article).
 #ifndef ECHELON_RUNTIME_STAGE_STAGE_FLAGS_H_
 #define ECHELON_RUNTIME_STAGE_STAGE_FLAGS_H_
 
@@ -14,13 +15,13 @@ struct StageFlags {
   int rank = 0, world = 1;
   std::string host = "127.0.0.1";  // the head's: rank 0 listens there, the others dial it
   int port = 29500;
-  std::string name;                // served as; the file's stem otherwise
-  std::string bind = "0.0.0.0";    // of this rank's own ports
+  std::string name;              // served as; the file's stem otherwise
+  std::string bind = "0.0.0.0";  // of this rank's own ports
   int http_port = 8000, grpc_port = 8001, metrics_port = 8002, link_port = 0;
   std::string advertise;
   PlanFlags plan;
   int chunks = 1;
-  int window = 0;                  // 0: twice the stages
+  int window = 0;  // 0: twice the stages
   int queue = 256;
   int threads = 0;
   double request_timeout_s = 300, join_timeout_s = 600;
@@ -28,11 +29,12 @@ struct StageFlags {
   std::string max_request_bytes = "256MiB";
   std::string revision;
   std::string incarnation;
-  bool quiet = false;              // no stage code
+  bool quiet = false;  // no stage code
   int report_fd = -1;
 };
 
-// The exit status when the process should end at once (--help, a flag that is wrong), none to go on.
+// The exit status when the process should end at once (--help, a flag that is wrong), none to go
+// on.
 std::optional<int> ParseStageFlags(int argc, char** argv, StageFlags* flags);
 
 }  // namespace echelon::stage

@@ -1,5 +1,6 @@
-// echelon-stage: wires one rank together. Order matters: ports first (a taken one is said before weights are read),
-// then the group, which loads and forms; the doors answer NOT_SERVING until it has.
+// echelon-stage: wires one rank together. Order matters: ports first (a taken one is said before
+// weights are read), then the group, which loads and forms; the doors answer NOT_SERVING until it
+// has.
 #include <malloc.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
@@ -26,8 +27,9 @@ namespace echelon::stage {
 namespace {
 
 constexpr char kVersion[] = "0.1.0";
-constexpr absl::Duration kStopGrace = absl::Seconds(5);  // for answers in flight when the process is told to stop
-constexpr int kPrintedNodes = 400;                       // a longer stage prints its code only by `echelon plan --code`
+constexpr absl::Duration kStopGrace =
+    absl::Seconds(5);               // for answers in flight when the process is told to stop
+constexpr int kPrintedNodes = 400;  // a longer stage prints its code only by `echelon plan --code`
 
 class StageProcess {
  public:
@@ -59,15 +61,19 @@ class StageProcess {
     if (!model.ok()) return model.status();
     model_ = *std::move(model);
     if (flags_.chunks > 1 && !model_.batch.chunkable)
-      return absl::InvalidArgumentError(absl::StrCat("--chunks ", flags_.chunks, ": ", flags_.model,
-                                                     " cannot be split into micro-batches: ", model_.batch.why));
+      return absl::InvalidArgumentError(
+          absl::StrCat("--chunks ", flags_.chunks, ": ", flags_.model,
+                       " cannot be split into micro-batches: ", model_.batch.why));
     if (is_head()) {
       const absl::StatusOr<plan::Plan> plan = PlanModel(model_, flags_.plan, flags_.world);
       if (!plan.ok()) return plan.status();
       plan_json_ = plan::ToJson(*plan, model_.graph);
     }
-    metrics_ = std::make_unique<serve::Metrics>(serve::MetricsOptions{
-        .model = flags_.name, .rank = flags_.rank, .version = kVersion, .torch_version = TORCH_VERSION});
+    metrics_ =
+        std::make_unique<serve::Metrics>(serve::MetricsOptions{.model = flags_.name,
+                                                               .rank = flags_.rank,
+                                                               .version = kVersion,
+                                                               .torch_version = TORCH_VERSION});
     exec::SetThreads(flags_.threads);
     return absl::OkStatus();
   }
@@ -77,22 +83,30 @@ class StageProcess {
       absl::StatusOr<std::unique_ptr<link::TcpListener>> listener =
           link::TcpListener::Listen(flags_.bind, flags_.link_port, {});
       if (!listener.ok())
-        return absl::Status(listener.status().code(), absl::StrCat("--link-port: ", listener.status().message()));
+        return absl::Status(listener.status().code(),
+                            absl::StrCat("--link-port: ", listener.status().message()));
       listener_ = *std::move(listener);
     }
-    rank_ = std::make_unique<Rank>(Rank::Options{.rank = flags_.rank, .world = flags_.world, .threads = flags_.threads},
-                                   &model_.graph, listener_.get(), metrics_.get(), MakeHooks());
+    rank_ = std::make_unique<Rank>(
+        Rank::Options{.rank = flags_.rank, .world = flags_.world, .threads = flags_.threads},
+        &model_.graph, listener_.get(), metrics_.get(), MakeHooks());
     if (is_head())
       driver_ = std::make_unique<Driver>(
-          Driver::Options{.name = flags_.name, .chunks = flags_.chunks, .window = flags_.window,
-                          .max_waiting = flags_.queue, .request_timeout = absl::Seconds(flags_.request_timeout_s)},
-          &model_.graph, model_.batch, metrics_.get(), [this](link::Frame frame) { rank_->Submit(std::move(frame)); });
+          Driver::Options{.name = flags_.name,
+                          .chunks = flags_.chunks,
+                          .window = flags_.window,
+                          .max_waiting = flags_.queue,
+                          .request_timeout = absl::Seconds(flags_.request_timeout_s)},
+          &model_.graph, model_.batch, metrics_.get(),
+          [this](link::Frame frame) { rank_->Submit(std::move(frame)); });
     return OpenDoors();
   }
 
   absl::Status OpenDoors() {
     const absl::StatusOr<int64_t> max_bytes = ParseBytes(flags_.max_request_bytes);
-    if (!max_bytes.ok()) return absl::InvalidArgumentError(absl::StrCat("--max-request-bytes: ", max_bytes.status().message()));
+    if (!max_bytes.ok())
+      return absl::InvalidArgumentError(
+          absl::StrCat("--max-request-bytes: ", max_bytes.status().message()));
     const serve::RequestLog log = [this](const absl::Status& status, double seconds) {
       metrics_->ObserveRequest(status, seconds);
     };
@@ -101,16 +115,23 @@ class StageProcess {
     http.listener.port = flags_.http_port;
     http.listener.max_body_bytes = static_cast<size_t>(*max_bytes);
     http.max_request_time = absl::Seconds(flags_.request_timeout_s);
-    http.no_backend = absl::StrFormat("this is rank %d of %d; ask rank 0 at %s", flags_.rank, flags_.world, flags_.host);
+    http.no_backend = absl::StrFormat("this is rank %d of %d; ask rank 0 at %s", flags_.rank,
+                                      flags_.world, flags_.host);
     http.ready = [this] { return Ready(); };
     http.status_json = [this] { return StatusJson(); };
-    absl::StatusOr<std::unique_ptr<serve::HttpServer>> http_server = serve::HttpServer::Start(std::move(http));
+    absl::StatusOr<std::unique_ptr<serve::HttpServer>> http_server =
+        serve::HttpServer::Start(std::move(http));
     if (!http_server.ok()) return http_server.status();
     http_ = *std::move(http_server);
     absl::StatusOr<std::unique_ptr<serve::GrpcServer>> grpc_server = serve::GrpcServer::Start(
-        {.host = flags_.bind, .port = flags_.grpc_port, .backend = driver_.get(), .services = {}, .model = flags_.name,
+        {.host = flags_.bind,
+         .port = flags_.grpc_port,
+         .backend = driver_.get(),
+         .services = {},
+         .model = flags_.name,
          .max_message_bytes = static_cast<int>(std::min<int64_t>(*max_bytes, INT32_MAX)),
-         .max_request_time = absl::Seconds(flags_.request_timeout_s), .log = log});
+         .max_request_time = absl::Seconds(flags_.request_timeout_s),
+         .log = log});
     if (!grpc_server.ok()) return grpc_server.status();
     grpc_ = *std::move(grpc_server);
     absl::StatusOr<std::unique_ptr<serve::MetricsServer>> metrics_server =
@@ -121,8 +142,11 @@ class StageProcess {
   }
 
   absl::Status Join() {
-    const group::Identity self{.rank = flags_.rank, .world = flags_.world, .graph_digest = model_.graph.digest,
-                               .revision = flags_.revision, .incarnation = flags_.incarnation};
+    const group::Identity self{.rank = flags_.rank,
+                               .world = flags_.world,
+                               .graph_digest = model_.graph.digest,
+                               .revision = flags_.revision,
+                               .incarnation = flags_.incarnation};
     const group::Timing timing{.heartbeat = absl::Milliseconds(flags_.liveness_ms) / 7,
                                .liveness = absl::Milliseconds(flags_.liveness_ms),
                                .join = absl::Seconds(flags_.join_timeout_s)};
@@ -136,12 +160,15 @@ class StageProcess {
       if (!head.ok()) return head.status();
       node_ = *std::move(head);
     } else {
-      node_ = group::StartWorker(self, absl::StrCat(flags_.host, ":", flags_.port), link_port, flags_.advertise,
-                                 rank_.get(), timing, on_status);
+      node_ = group::StartWorker(self, absl::StrCat(flags_.host, ":", flags_.port), link_port,
+                                 flags_.advertise, rank_.get(), timing, on_status);
     }
-    report_.Ports(is_head() ? node_->port() : flags_.port, http_->port(), grpc_->port(), metrics_server_->port());
-    spdlog::info("{} on {}: HTTP {}, gRPC {}, metrics {}", is_head() ? absl::StrCat("head, joins at ", flags_.host, ":", node_->port()) : "worker",
-                 flags_.bind, http_->port(), grpc_->port(), metrics_server_->port());
+    report_.Ports(is_head() ? node_->port() : flags_.port, http_->port(), grpc_->port(),
+                  metrics_server_->port());
+    spdlog::info(
+        "{} on {}: HTTP {}, gRPC {}, metrics {}",
+        is_head() ? absl::StrCat("head, joins at ", flags_.host, ":", node_->port()) : "worker",
+        flags_.bind, http_->port(), grpc_->port(), metrics_server_->port());
     return absl::OkStatus();
   }
 
@@ -157,9 +184,12 @@ class StageProcess {
 
   Rank::Hooks MakeHooks() {
     Rank::Hooks hooks;
-    hooks.planned = [this](const plan::Plan& plan, const plan::Stage& stage) { Print(plan, stage); };
+    hooks.planned = [this](const plan::Plan& plan, const plan::Stage& stage) {
+      Print(plan, stage);
+    };
     hooks.loaded = [this](uint64_t read_bytes, uint64_t weight_bytes) {
-      spdlog::info("loaded {} of weights, read {} from disk", plan::BytesText(weight_bytes), plan::BytesText(read_bytes));
+      spdlog::info("loaded {} of weights, read {} from disk", plan::BytesText(weight_bytes),
+                   plan::BytesText(read_bytes));
     };
     hooks.result = [this](link::Frame frame) { driver_->OnResult(std::move(frame)); };
     hooks.formed = [this](uint64_t epoch) {
@@ -184,14 +214,16 @@ class StageProcess {
   }
 
   void Print(const plan::Plan& plan, const plan::Stage& stage) {
-    std::string text = absl::StrFormat("stage %d of %d (%s, plan %s): %s, %s parameters, %s\n", stage.rank,
-                                       static_cast<int>(plan.stages.size()), plan.policy, plan.digest.substr(0, 8),
-                                       stage.modules.empty() ? "no module of its own" : absl::StrJoin(stage.modules, ", "),
-                                       plan::CountText(stage.parameters), plan::BytesText(stage.weight_bytes));
+    std::string text = absl::StrFormat(
+        "stage %d of %d (%s, plan %s): %s, %s parameters, %s\n", stage.rank,
+        static_cast<int>(plan.stages.size()), plan.policy, plan.digest.substr(0, 8),
+        stage.modules.empty() ? "no module of its own" : absl::StrJoin(stage.modules, ", "),
+        plan::CountText(stage.parameters), plan::BytesText(stage.weight_bytes));
     if (stage.end - stage.begin <= kPrintedNodes)
       text += graph::PrintCode(model_.graph, stage.begin, stage.end, stage.receives, stage.sends);
     else
-      text += absl::StrFormat("%d nodes; `echelon plan %s --stages %d --code` prints them\n", stage.end - stage.begin, flags_.model, flags_.world);
+      text += absl::StrFormat("%d nodes; `echelon plan %s --stages %d --code` prints them\n",
+                              stage.end - stage.begin, flags_.model, flags_.world);
     if (flags_.quiet) return;
     std::fputs(text.c_str(), stdout);
     std::fflush(stdout);
@@ -201,10 +233,14 @@ class StageProcess {
   void OnStatus(const group::GroupStatus& status) {
     std::vector<std::string> waiting;
     for (const group::RankStatus& rank : status.ranks) {
-      if (rank.rank == flags_.rank && rank.total_bytes > 0) report_.Loading(rank.loaded_bytes, rank.total_bytes);
-      if (rank.phase != group::Phase::kReady) waiting.push_back(absl::StrCat("rank ", rank.rank, " (", std::string(group::Name(rank.phase)), ")"));
+      if (rank.rank == flags_.rank && rank.total_bytes > 0)
+        report_.Loading(rank.loaded_bytes, rank.total_bytes);
+      if (rank.phase != group::Phase::kReady)
+        waiting.push_back(
+            absl::StrCat("rank ", rank.rank, " (", std::string(group::Name(rank.phase)), ")"));
     }
-    if (driver_ && !status.formed) driver_->SetWaiting(absl::StrCat("waiting for ", absl::StrJoin(waiting, ", ")));
+    if (driver_ && !status.formed)
+      driver_->SetWaiting(absl::StrCat("waiting for ", absl::StrJoin(waiting, ", ")));
     const std::lock_guard lock(status_mutex_);
     status_ = status;
   }
@@ -218,12 +254,19 @@ class StageProcess {
     const std::lock_guard lock(status_mutex_);
     nlohmann::json ranks = nlohmann::json::array();
     for (const group::RankStatus& rank : status_.ranks)
-      ranks.push_back({{"rank", rank.rank}, {"phase", std::string(group::Name(rank.phase))}, {"address", rank.address},
-                       {"incarnation", rank.incarnation}, {"loadedBytes", rank.loaded_bytes},
-                       {"totalBytes", rank.total_bytes}, {"joins", rank.joins}, {"lastError", rank.last_error}});
-    return nlohmann::json{{"model", flags_.name}, {"rank", flags_.rank}, {"world", flags_.world},
-                          {"revision", flags_.revision}, {"digest", model_.graph.digest}, {"epoch", status_.epoch},
-                          {"formed", formed_.load()}, {"ranks", ranks}}.dump();
+      ranks.push_back({{"rank", rank.rank},
+                       {"phase", std::string(group::Name(rank.phase))},
+                       {"address", rank.address},
+                       {"incarnation", rank.incarnation},
+                       {"loadedBytes", rank.loaded_bytes},
+                       {"totalBytes", rank.total_bytes},
+                       {"joins", rank.joins},
+                       {"lastError", rank.last_error}});
+    return nlohmann::json{{"model", flags_.name},          {"rank", flags_.rank},
+                          {"world", flags_.world},         {"revision", flags_.revision},
+                          {"digest", model_.graph.digest}, {"epoch", status_.epoch},
+                          {"formed", formed_.load()},      {"ranks", ranks}}
+        .dump();
   }
 
   const StageFlags flags_;
@@ -259,7 +302,8 @@ int Main(int argc, char** argv) {
   sigemptyset(&stop_signals);
   sigaddset(&stop_signals, SIGINT);
   sigaddset(&stop_signals, SIGTERM);
-  pthread_sigmask(SIG_BLOCK, &stop_signals, nullptr);  // before any thread: all inherit it, one takes the signal
+  pthread_sigmask(SIG_BLOCK, &stop_signals,
+                  nullptr);  // before any thread: all inherit it, one takes the signal
   auto logger = spdlog::stderr_logger_mt("echelon");
   logger->set_pattern(absl::StrFormat("%%H:%%M:%%S.%%e rank %d %%l: %%v", flags.rank));
   spdlog::set_default_logger(logger);
@@ -268,7 +312,8 @@ int Main(int argc, char** argv) {
   const absl::Status status = process.Run(stop_signals);
   if (status.ok()) return 0;
   process.Report(status);
-  std::fprintf(stderr, "echelon-stage: rank %d: %s\n", flags.rank, std::string(status.message()).c_str());
+  std::fprintf(stderr, "echelon-stage: rank %d: %s\n", flags.rank,
+               std::string(status.message()).c_str());
   return 1;
 }
 

@@ -1,4 +1,5 @@
-// Element types, as every part of the runtime names them. The numbers go over the wire: never change one.
+// Element types, as every part of the runtime names them. The numbers go over the wire: never
+// change one.
 #ifndef ECHELON_RUNTIME_TENSOR_DTYPE_H_
 #define ECHELON_RUNTIME_TENSOR_DTYPE_H_
 

@@ -1,5 +1,5 @@
-// A dense tensor in host memory with shared ownership: what links carry, front doors take and stages exchange.
-// No torch here; runtime/exec wraps it as at::Tensor without a copy, and back.
+// A dense tensor in host memory with shared ownership: what links carry, front doors take and
+// stages exchange. No torch here; runtime/exec wraps it as at::Tensor without a copy, and back.
 #ifndef ECHELON_RUNTIME_TENSOR_TENSOR_H_
 #define ECHELON_RUNTIME_TENSOR_TENSOR_H_
 
@@ -15,13 +15,15 @@ namespace echelon {
 
 struct Tensor {
   DType dtype = DType::kF32;
-  std::vector<int64_t> shape;    // elements
-  std::vector<int64_t> strides;  // elements; empty means row-major. Always dense: a permutation of row-major
-  std::shared_ptr<void> owner;   // keeps data alive
+  std::vector<int64_t> shape;  // elements
+  std::vector<int64_t>
+      strides;  // elements; empty means row-major. Always dense: a permutation of row-major
+  std::shared_ptr<void> owner;  // keeps data alive
   std::byte* data = nullptr;
   size_t nbytes = 0;  // elements x ElementBytes(dtype)
 
-  // Uninitialised row-major memory, 64-byte aligned. Precondition: shape is non-negative and its bytes fit memory.
+  // Uninitialised row-major memory, 64-byte aligned. Precondition: shape is non-negative and its
+  // bytes fit memory.
   static Tensor Empty(DType dtype, std::vector<int64_t> shape);
 
   int64_t elements() const;

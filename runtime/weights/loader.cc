@@ -17,9 +17,10 @@
 namespace echelon::weights {
 namespace {
 
-constexpr uint64_t kAlignBytes = 64;           // a cache line, and what vector loads like best
+constexpr uint64_t kAlignBytes = 64;  // a cache line, and what vector loads like best
 constexpr uint64_t kHugePageBytes = 2 << 20;
-constexpr uint64_t kPieceBytes = 16 << 20;     // one read: large enough for the disk, small enough to share out
+constexpr uint64_t kPieceBytes =
+    16 << 20;  // one read: large enough for the disk, small enough to share out
 
 uint64_t RoundUp(uint64_t bytes, uint64_t unit) { return (bytes + unit - 1) / unit * unit; }
 
@@ -66,7 +67,8 @@ std::vector<Piece> Pieces(const std::vector<Range>& ranges, const std::vector<st
   std::vector<Piece> pieces;
   for (size_t i = 0; i < ranges.size(); ++i)
     for (uint64_t begin = 0; begin < ranges[i].nbytes; begin += kPieceBytes)
-      pieces.push_back({&ranges[i], begin, std::min(kPieceBytes, ranges[i].nbytes - begin), at[i] + begin});
+      pieces.push_back(
+          {&ranges[i], begin, std::min(kPieceBytes, ranges[i].nbytes - begin), at[i] + begin});
   return pieces;
 }
 
@@ -78,9 +80,10 @@ absl::StatusOr<std::shared_ptr<Arena>> Arena::Map(uint64_t nbytes) {
   void* mapping = ::mmap(nullptr, mapped_bytes, PROT_READ | PROT_WRITE,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (mapping == MAP_FAILED)
-    return absl::ResourceExhaustedError(
-        absl::StrCat("no address space for ", Gibibytes(nbytes), " of weights: ", std::strerror(errno)));
-  auto* data = reinterpret_cast<std::byte*>(RoundUp(reinterpret_cast<uint64_t>(mapping), kHugePageBytes));
+    return absl::ResourceExhaustedError(absl::StrCat("no address space for ", Gibibytes(nbytes),
+                                                     " of weights: ", std::strerror(errno)));
+  auto* data =
+      reinterpret_cast<std::byte*>(RoundUp(reinterpret_cast<uint64_t>(mapping), kHugePageBytes));
   // Whole huge pages only: the tail on small pages keeps resident memory to the bytes used.
   ::madvise(data, nbytes / kHugePageBytes * kHugePageBytes, MADV_HUGEPAGE);
   return std::shared_ptr<Arena>(new Arena(mapping, mapped_bytes, data, nbytes));
@@ -119,9 +122,9 @@ absl::StatusOr<Loaded> Load(WeightSource& source, const std::vector<Range>& rang
   }
   const uint64_t available = AvailableMemoryBytes();
   if (block > available)
-    return absl::ResourceExhaustedError(absl::StrCat("the stage's weights need ", Gibibytes(block), " and ",
-                                                     Gibibytes(available),
-                                                     " of memory is left here; use more stages or --stage-memory"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the stage's weights need ", Gibibytes(block), " and ", Gibibytes(available),
+                     " of memory is left here; use more stages or --stage-memory"));
   absl::StatusOr<std::shared_ptr<Arena>> arena = Arena::Map(block);
   if (!arena.ok()) return arena.status();
   loaded.arena = *arena;
@@ -135,8 +138,8 @@ absl::StatusOr<Loaded> Load(WeightSource& source, const std::vector<Range>& rang
   const auto work = [&] {
     for (size_t i = next++; i < pieces.size(); i = next++) {
       const Piece& piece = pieces[i];
-      const absl::Status read =
-          source.Read(piece.range->path, piece.range->offset + piece.begin, {piece.to, piece.nbytes});
+      const absl::Status read = source.Read(piece.range->path, piece.range->offset + piece.begin,
+                                            {piece.to, piece.nbytes});
       if (!read.ok()) {
         const std::lock_guard lock(mutex);
         status.Update(read);
@@ -147,7 +150,8 @@ absl::StatusOr<Loaded> Load(WeightSource& source, const std::vector<Range>& rang
       if (progress) progress(static_cast<int64_t>(sum), static_cast<int64_t>(total));
     }
   };
-  const size_t workers = std::min<size_t>(threads > 0 ? threads : std::max(2, UsableCores()), pieces.size());
+  const size_t workers =
+      std::min<size_t>(threads > 0 ? threads : std::max(2, UsableCores()), pieces.size());
   std::vector<std::jthread> pool;
   for (size_t i = 1; i < workers; ++i) pool.emplace_back(work);
   work();

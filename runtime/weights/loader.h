@@ -13,8 +13,8 @@
 
 namespace echelon::weights {
 
-// Anonymous memory of its own mapping, on huge pages where the kernel has them: first touch of 4 KiB pages costs more
-// than the copy itself. Zeroed. Unmapped at destruction.
+// Anonymous memory of its own mapping, on huge pages where the kernel has them: first touch of 4
+// KiB pages costs more than the copy itself. Zeroed. Unmapped at destruction.
 class Arena {
  public:
   static absl::StatusOr<std::shared_ptr<Arena>> Map(uint64_t nbytes);
@@ -46,8 +46,9 @@ struct Loaded {
 // (loaded, total) bytes; called from reading threads, at most about every 16 MiB.
 using Progress = std::function<void(int64_t, int64_t)>;
 
-// Reads every range once. threads: 0 means one a usable core, at least two. Refuses, before it reads, what does not
-// fit the memory that this machine or its cgroup has left: kResourceExhausted names the bytes wanted and left.
+// Reads every range once. threads: 0 means one a usable core, at least two. Refuses, before it
+// reads, what does not fit the memory that this machine or its cgroup has left: kResourceExhausted
+// names the bytes wanted and left.
 absl::StatusOr<Loaded> Load(WeightSource& source, const std::vector<Range>& ranges, int threads,
                             const Progress& progress);
 

@@ -1,4 +1,5 @@
-// The header of a safetensors file: untrusted, so every claim is checked before anything is allocated or read by it.
+// The header of a safetensors file: untrusted, so every claim is checked before anything is
+// allocated or read by it.
 #ifndef ECHELON_RUNTIME_WEIGHTS_SAFETENSORS_H_
 #define ECHELON_RUNTIME_WEIGHTS_SAFETENSORS_H_
 
@@ -14,16 +15,17 @@ namespace echelon::weights {
 
 struct SafeTensor {
   DType dtype;
-  std::vector<int64_t> shape;   // elements, row-major
+  std::vector<int64_t> shape;       // elements, row-major
   uint64_t offset = 0, nbytes = 0;  // of the file
 };
 
-// Parses the JSON header of a file of file_bytes whose data begins at data_offset. Errors name `path` and the tensor:
-// unknown dtype, negative or overflowing shape, offsets outside the file, that disagree with the shape, overlap or
-// leave gaps (also at the end), duplicate names.
+// Parses the JSON header of a file of file_bytes whose data begins at data_offset. Errors name
+// `path` and the tensor: unknown dtype, negative or overflowing shape, offsets outside the file,
+// that disagree with the shape, overlap or leave gaps (also at the end), duplicate names.
 absl::StatusOr<std::map<std::string, SafeTensor>> ParseSafetensorsHeader(const std::string& path,
                                                                          const std::string& json,
-                                                                         uint64_t data_offset, uint64_t file_bytes);
+                                                                         uint64_t data_offset,
+                                                                         uint64_t file_bytes);
 
 absl::StatusOr<std::map<std::string, SafeTensor>> ReadSafetensorsHeader(const std::string& path);
 

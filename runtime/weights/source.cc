@@ -18,12 +18,13 @@
 namespace echelon::weights {
 namespace {
 
-constexpr size_t kMapBytes = 1 << 20;   // below this a mapping costs more than it saves
-constexpr size_t kStepBytes = 2 << 20;  // copied at once: a huge page, while the kernel's zeroing has it cached
+constexpr size_t kMapBytes = 1 << 20;  // below this a mapping costs more than it saves
+constexpr size_t kStepBytes =
+    2 << 20;  // copied at once: a huge page, while the kernel's zeroing has it cached
 constexpr size_t kProbes = 8;
 
-// Whether the pages of a mapping seem to be in the page cache. A file that is not there is better read: the kernel
-// then reads ahead as far as it is asked to.
+// Whether the pages of a mapping seem to be in the page cache. A file that is not there is better
+// read: the kernel then reads ahead as far as it is asked to.
 bool IsCached(std::byte* mapping, size_t nbytes, size_t page_bytes) {
   for (size_t probe = 0; probe < kProbes; ++probe) {
     unsigned char resident = 0;
@@ -33,18 +34,21 @@ bool IsCached(std::byte* mapping, size_t nbytes, size_t page_bytes) {
   return true;
 }
 
-// Copies from the page cache through a mapping. Into huge pages just zeroed this is half as fast again as a read: the
-// zeroed lines are still in the processor's cache, and memcpy uses them where the kernel's copy streams past. False:
-// read instead, which also finds the words for what is wrong. Each step is populated before it is touched, so that a
-// file that ends early or cannot be read is an error here and no SIGBUS; only one truncated within that step's copy is.
+// Copies from the page cache through a mapping. Into huge pages just zeroed this is half as fast
+// again as a read: the zeroed lines are still in the processor's cache, and memcpy uses them where
+// the kernel's copy streams past. False: read instead, which also finds the words for what is
+// wrong. Each step is populated before it is touched, so that a file that ends early or cannot be
+// read is an error here and no SIGBUS; only one truncated within that step's copy is.
 bool CopyCached(int descriptor, uint64_t offset, absl::Span<std::byte> to) {
   static const size_t page_bytes = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
   struct stat file {};
   if (to.size() < kMapBytes || ::fstat(descriptor, &file) != 0) return false;
-  const uint64_t file_bytes = static_cast<uint64_t>(file.st_size);  // behind it, its last page reads as zeros
+  const uint64_t file_bytes =
+      static_cast<uint64_t>(file.st_size);  // behind it, its last page reads as zeros
   if (offset > file_bytes || to.size() > file_bytes - offset) return false;
   const size_t lead = offset % page_bytes, mapped_bytes = lead + to.size();
-  void* map = ::mmap(nullptr, mapped_bytes, PROT_READ, MAP_SHARED, descriptor, static_cast<off_t>(offset - lead));
+  void* map = ::mmap(nullptr, mapped_bytes, PROT_READ, MAP_SHARED, descriptor,
+                     static_cast<off_t>(offset - lead));
   if (map == MAP_FAILED) return false;
   auto* const mapping = static_cast<std::byte*>(map);
   bool copied = IsCached(mapping, mapped_bytes, page_bytes);
@@ -71,12 +75,12 @@ class LocalFileSource final : public WeightSource {
       return absl::OkStatus();
     }
     for (size_t done = 0; done < to.size();) {
-      const ssize_t got =
-          ::pread(*descriptor, to.data() + done, to.size() - done, static_cast<off_t>(offset + done));
+      const ssize_t got = ::pread(*descriptor, to.data() + done, to.size() - done,
+                                  static_cast<off_t>(offset + done));
       if (got < 0 && errno == EINTR) continue;
       if (got < 0)
-        return absl::DataLossError(absl::StrCat(path, ": reading at byte ", offset + done, " failed: ",
-                                                std::strerror(errno)));
+        return absl::DataLossError(absl::StrCat(path, ": reading at byte ", offset + done,
+                                                " failed: ", std::strerror(errno)));
       if (got == 0)
         return absl::DataLossError(absl::StrCat(path, ": truncated, ends at byte ", offset + done,
                                                 " where weights up to byte ", offset + to.size(),

@@ -1,4 +1,5 @@
-// Where weight bytes come from. A rank asks only for the ranges its stage needs; what it read is counted.
+// Where weight bytes come from. A rank asks only for the ranges its stage needs; what it read is
+// counted.
 #ifndef ECHELON_RUNTIME_WEIGHTS_SOURCE_H_
 #define ECHELON_RUNTIME_WEIGHTS_SOURCE_H_
 
@@ -15,7 +16,8 @@ namespace echelon::weights {
 class WeightSource {
  public:
   virtual ~WeightSource() = default;
-  // Fills `to` from `offset` of `path`. The error names the file and the byte where it ended or failed.
+  // Fills `to` from `offset` of `path`. The error names the file and the byte where it ended or
+  // failed.
   virtual absl::Status Read(const std::string& path, uint64_t offset, absl::Span<std::byte> to) = 0;
   virtual uint64_t bytes_read() const = 0;
 };

@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import figures
 import gloo_worker
@@ -97,8 +97,8 @@ class Served:
         for rank, connection in enumerate(self.metrics):
             connection.request("GET", "/metrics")
             seen = dict(SECONDS.findall(connection.getresponse().read().decode()))
-            clocks = {"head": "request", "rank 0": "compute"} if rank == 0 else {f"rank {rank}": "compute"}
-            for clock, kind in clocks.items():
+            clocks = [(f"rank {rank}", "compute"), *([("head", "request")] if rank == 0 else [])]
+            for clock, kind in clocks:
                 before, self.seen_s[clock] = self.seen_s.get(clock, 0), float(seen.get(kind, 0))
                 new[clock] = (self.seen_s[clock] - before) * 1e3
         return new
@@ -131,7 +131,8 @@ class Gloo:
             subprocess.Popen(
                 [sys.executable, gloo_worker.__file__, "--rank", str(rank), "--world", str(STAGES),
                  "--core", str(rank), "--width", str(size.width), "--layers", str(LAYERS),
-                 "--rows", str(size.rows), "--store", str(self.store), "--chunks", *map(str, CHUNKS)],
+                 "--rows", str(size.rows), "--store", str(self.store),
+                 "--chunks", *map(str, CHUNKS)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             for rank in range(STAGES)
         ]  # fmt: skip
@@ -276,7 +277,7 @@ def measure(setup: Setup, size: Size, rounds: int, requests: int) -> dict[str, V
     os.sched_setaffinity(0, {CLIENT_CORE % os.cpu_count()})
     names = list(variants)
     for round_ in range(rounds):
-        # Another beginning and another direction each time: a neighbour's heat is not always the same.
+        # Another beginning and direction each time: none always follows the same neighbour.
         shift = round_ * 7 % len(names)
         order = names[shift:] + names[:shift]
         for name in order if round_ % 2 == 0 else reversed(order):
@@ -285,7 +286,7 @@ def measure(setup: Setup, size: Size, rounds: int, requests: int) -> dict[str, V
     return variants
 
 
-def makespan(chunks: int, stage_ms: list[float]) -> float:
+def makespan(chunks: int, stage_ms: Sequence[float]) -> float:
     """Of a pipeline whose stages take this long for all chunks, and nothing else any time."""
     return (sum(stage_ms) + (chunks - 1) * max(stage_ms)) / chunks
 
@@ -300,10 +301,9 @@ def rows_of(size: Size, variants: dict[str, Variant]) -> Iterator[dict]:
         speedup = figures.ratios(one, two)
         ahead = figures.ratios(gloo, two)
         stages = [ms(f"{STAGES} stages, M={chunks}", f"rank {rank}") for rank in range(STAGES)]
-        slower = figures.ratios(list(map(sum, zip(*stages))), ms(f"1 stages, M={chunks}", "rank 0"))
-        spent = [
-            whole - makespan(chunks, list(each)) for whole, each in zip(two, zip(*stages), strict=True)
-        ]
+        both = list(zip(*stages, strict=True))
+        slower = figures.ratios(list(map(sum, both)), ms(f"1 stages, M={chunks}", "rank 0"))
+        spent = [whole - makespan(chunks, each) for whole, each in zip(two, both, strict=True)]
         yield {
             "model": str(size),
             "M": chunks,

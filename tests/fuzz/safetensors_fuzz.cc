@@ -1,5 +1,5 @@
-// A safetensors file of any bytes: a header that is taken promises ranges that lie in the file, fit their shapes and
-// cover the data without overlap; one that is refused is refused in one line.
+// A safetensors file of any bytes: a header that is taken promises ranges that lie in the file, fit
+// their shapes and cover the data without overlap; one that is refused is refused in one line.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>

@@ -1,5 +1,5 @@
-// The v2 protocol over HTTP: any bytes as a request's body. The first two bytes give Inference-Header-Content-Length.
-// What decodes must also encode.
+// The v2 protocol over HTTP: any bytes as a request's body. The first two bytes give
+// Inference-Header-Content-Length. What decodes must also encode.
 #include <cstdint>
 #include <cstdlib>
 

@@ -12,9 +12,9 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "runtime/serve/backend.h"
+#include "runtime/sync/mutex.h"
 
 namespace echelon::serve {
 
@@ -30,14 +30,14 @@ class FakeBackend : public Backend {
   const ModelInfo& model() const override { return model_; }
 
   absl::Status Ready() const override {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     return ready_;
   }
 
   void Infer(InferRequest request, InferDone done) override {
     absl::Status failure;
     {
-      absl::MutexLock lock(&mutex_);
+      MutexLock lock(&mutex_);
       ++requests_;
       deadline_ = request.deadline;
       cancelled_ = request.cancelled;
@@ -52,22 +52,22 @@ class FakeBackend : public Backend {
   }
 
   void SetReady(absl::Status ready) {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     ready_ = std::move(ready);
   }
   void FailWith(absl::Status status) {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     failure_ = std::move(status);
   }
   void Hold() {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     hold_ = true;
   }
   // Answers what is held, and holds no more.
   void Release() {
     std::vector<std::pair<InferRequest, InferDone>> held;
     {
-      absl::MutexLock lock(&mutex_);
+      MutexLock lock(&mutex_);
       hold_ = false;
       held.swap(held_);
     }
@@ -76,26 +76,26 @@ class FakeBackend : public Backend {
 
   bool WaitForHeld(size_t count) {
     const auto reached = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return held_.size() >= count; };
-    absl::MutexLock lock(&mutex_);
-    return mutex_.AwaitWithTimeout(absl::Condition(&reached), absl::Seconds(10));
+    MutexLock lock(&mutex_);
+    return mutex_.AwaitUntil(reached, SteadyNow() + absl::Seconds(10));
   }
   // Whether the last request's client has gone, waiting up to 10 s for it.
   bool WaitForCancelled() {
     const absl::Time deadline = absl::Now() + absl::Seconds(10);
     const auto never = [] { return false; };
     while (absl::Now() < deadline) {
-      absl::MutexLock lock(&mutex_);
+      MutexLock lock(&mutex_);
       if (cancelled_ && cancelled_->load()) return true;
-      mutex_.AwaitWithTimeout(absl::Condition(&never), absl::Milliseconds(2));
+      mutex_.AwaitUntil(never, SteadyNow() + absl::Milliseconds(2));
     }
     return false;
   }
   absl::Time deadline() const {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     return deadline_;
   }
   int requests() const {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     return requests_;
   }
 
@@ -112,7 +112,7 @@ class FakeBackend : public Backend {
   }
 
   ModelInfo model_;
-  mutable absl::Mutex mutex_;
+  mutable Mutex mutex_;
   absl::Status ready_ ABSL_GUARDED_BY(mutex_);
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
   bool hold_ ABSL_GUARDED_BY(mutex_) = false;

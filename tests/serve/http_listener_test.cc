@@ -6,8 +6,8 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+#include "runtime/sync/mutex.h"
 #include "tests/serve/raw_client.h"
 
 namespace echelon::serve {
@@ -204,21 +204,21 @@ class Holder {
  public:
   HttpHandler handler() {
     return [this](HttpCall call, HttpDone done) {
-      absl::MutexLock lock(&mutex_);
+      MutexLock lock(&mutex_);
       held_.emplace_back(std::move(call), std::move(done));
     };
   }
   std::pair<HttpCall, HttpDone> Take() {
     const auto any = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return !held_.empty(); };
-    absl::MutexLock lock(&mutex_);
-    if (!mutex_.AwaitWithTimeout(absl::Condition(&any), absl::Seconds(10))) return {};
+    MutexLock lock(&mutex_);
+    if (!mutex_.AwaitUntil(any, SteadyNow() + absl::Seconds(10))) return {};
     auto first = std::move(held_.front());
     held_.erase(held_.begin());
     return first;
   }
 
  private:
-  absl::Mutex mutex_;
+  Mutex mutex_;
   std::vector<std::pair<HttpCall, HttpDone>> held_ ABSL_GUARDED_BY(mutex_);
 };
 
