@@ -249,7 +249,7 @@ class Setup:
         for chunks in CHUNKS:
             seen = self.gloo.run("pipeline", chunks, 1)[1]
             if abs(seen - total) > 1e-4 * abs(total):
-                raise RuntimeError(f"gloo, M={chunks}: its outputs sum to {seen}, eager's to {total}")
+                raise RuntimeError(f"gloo, M={chunks}: outputs sum to {seen}, eager's to {total}")
 
     def variants(self, size: Size) -> dict[str, Variant]:
         batch = gloo_worker.batch_of(size.width, size.rows).numpy()
