@@ -69,7 +69,8 @@ class Served:
 
         self.triton = triton
         self.seen_s: dict[str, float] = {}
-        self.endpoints_file = pathlib.Path(tempfile.mkdtemp()) / "endpoints.json"
+        self.folder = tempfile.TemporaryDirectory()
+        self.endpoints_file = pathlib.Path(self.folder.name) / "endpoints.json"
         stages = str(len(cores.split(",")))
         command = [binary, "run", model, "--stages", stages, "--cores", cores, "--chunks", chunks]
         command += ["--name", "mlp", "--json-endpoints", self.endpoints_file]
@@ -120,13 +121,15 @@ class Served:
             self.process.kill()
             self.process.wait()
         self.process.stderr.close()
+        self.folder.cleanup()
 
 
 class Gloo:
     """Both ranks of the torch pipeline, a process each."""
 
     def __init__(self, size: Size):
-        self.store = pathlib.Path(tempfile.mkdtemp()) / "store"
+        self.folder = tempfile.TemporaryDirectory()
+        self.store = pathlib.Path(self.folder.name) / "store"
         self.ranks = [
             subprocess.Popen(
                 [sys.executable, gloo_worker.__file__, "--rank", str(rank), "--world", str(STAGES),
@@ -171,6 +174,7 @@ class Gloo:
                 rank.wait()
             rank.stdout.close()
             rank.stderr.close()
+        self.folder.cleanup()
 
 
 @dataclasses.dataclass
