@@ -149,7 +149,7 @@ def unit(run: Runner) -> Result:
 
 def oracle(run: Runner) -> Result:
     cases = run.args.build / "oracle"
-    run.need("writing the oracle", PYTHON, ROOT / "tests/oracle/make_models.py", cases, limit_s=1200)
+    run.need("writing the oracle", PYTHON, ROOT / "tests/oracle/make_models.py", cases, "--big", limit_s=1200)
     return ctest(run, run.args.build, [ORACLE_ROOM], env={"ECHELON_ORACLE": str(cases)})
 
 

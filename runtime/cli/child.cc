@@ -46,6 +46,7 @@ absl::StatusOr<Child> Spawn(int rank, const std::vector<std::string>& command,
     return absl::ResourceExhaustedError(
         absl::StrCat("rank ", rank, ": no pipe: ", std::strerror(errno)));
   std::vector<char*> argv;
+  argv.reserve(command.size() + 1);
   for (const std::string& word : command) argv.push_back(const_cast<char*>(word.c_str()));
   argv.push_back(nullptr);
   cpu_set_t set;

@@ -22,6 +22,8 @@ template <class... Fs>
 struct Overloaded : Fs... {
   using Fs::operator()...;
 };
+template <class... Fs>
+Overloaded(Fs...) -> Overloaded<Fs...>;  // clang 14 does not deduce it
 
 c10::MemoryFormat ToFormat(graph::MemoryFormat format) {
   switch (format) {
@@ -110,7 +112,7 @@ class Compiler {
         return absl::UnimplementedError(
             absl::StrCat("node ", node.name, ": operator ", node.target,
                          " is not known to this build; export the model without it"));
-      const absl::Status status = BindArguments(node, instruction);
+      absl::Status status = BindArguments(node, instruction);
       if (!status.ok()) return status;
     }
     graph::ForEachResult(node, [&](ValueId id) { instruction.results.push_back(Slot(id)); });

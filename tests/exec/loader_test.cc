@@ -18,7 +18,9 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 std::string FileOf(const std::string& name, size_t nbytes) {
-  const std::string path = ::testing::TempDir() + name;
+  // Tests run beside each other, each in a process of its own.
+  const std::string path =
+      ::testing::TempDir() + ::testing::UnitTest::GetInstance()->current_test_info()->name() + name;
   std::string bytes(nbytes, ' ');
   for (size_t i = 0; i < nbytes; ++i) bytes[i] = static_cast<char>(i * 7 + i / 251);
   std::ofstream(path, std::ios::binary) << bytes;

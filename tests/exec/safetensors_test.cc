@@ -110,7 +110,10 @@ class SafetensorsFile : public ::testing::Test {
     return tensors.ok() ? "none" : std::string(tensors.status().message());
   }
 
-  const std::string path_ = ::testing::TempDir() + "faulty.safetensors";
+  // Tests run beside each other, each in a process of its own.
+  const std::string path_ = ::testing::TempDir() +
+                            ::testing::UnitTest::GetInstance()->current_test_info()->name() +
+                            "faulty.safetensors";
 };
 
 TEST_F(SafetensorsFile, IsReadFromDisk) { EXPECT_EQ(FaultOf(2, "{}"), "none"); }

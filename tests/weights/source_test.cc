@@ -21,7 +21,9 @@ constexpr size_t kFileBytes = (9 << 20) + 123;
 class SourceTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    path_ = ::testing::TempDir() + "/source_test.bin";
+    // Tests run beside each other, each in a process of its own.
+    path_ = ::testing::TempDir() + ::testing::UnitTest::GetInstance()->current_test_info()->name() +
+            ".bin";
     uint32_t state = 1;
     for (char& byte : bytes_)
       byte = static_cast<char>((state = state * 1664525 + 1013904223) >> 24);
@@ -69,8 +71,7 @@ TEST_F(SourceTest, NamesTheByteAtWhichATruncatedFileEnds) {
   for (const size_t beyond : {size_t{1}, size_t{4096}, size_t{3 << 20}}) {
     const auto read = Read(3 << 20, kFileBytes - (3 << 20) + beyond);
     EXPECT_EQ(read.status().code(), absl::StatusCode::kDataLoss);
-    EXPECT_THAT(read.status().message(),
-                HasSubstr("source_test.bin: truncated, ends at byte 9437307"));
+    EXPECT_THAT(read.status().message(), HasSubstr(".bin: truncated, ends at byte 9437307"));
   }
 }
 
