@@ -19,7 +19,7 @@ using ::testing::HasSubstr;
 
 std::string FileOf(const std::string& name, size_t nbytes) {
   // Tests run beside each other, each in a process of its own.
-  const std::string path =
+  std::string path =
       ::testing::TempDir() + ::testing::UnitTest::GetInstance()->current_test_info()->name() + name;
   std::string bytes(nbytes, ' ');
   for (size_t i = 0; i < nbytes; ++i) bytes[i] = static_cast<char>(i * 7 + i / 251);
