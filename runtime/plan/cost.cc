@@ -46,7 +46,8 @@ int64_t DimAt(const Value& value, int from_end) {
 // Every element of the result is a sum over the last dimension of `left`.
 int64_t MatmulFlops(const Graph& graph, const Node& node, std::string_view left) {
   const Value* a = TensorArgument(graph, node, left);
-  return a ? SaturatingMultiply(2 * DimAt(*a, 1), ResultElements(graph, node)) : 0;
+  return a ? SaturatingMultiply(SaturatingMultiply(2, DimAt(*a, 1)), ResultElements(graph, node))
+           : 0;
 }
 
 int64_t ConvolutionFlops(const Graph& graph, const Node& node) {
@@ -63,7 +64,7 @@ int64_t AttentionFlops(const Graph& graph, const Node& node) {
   const Value *query = TensorArgument(graph, node, "query"),
               *key = TensorArgument(graph, node, "key");
   if (!query || !key) return 0;
-  return SaturatingMultiply(4 * DimAt(*key, 2), Elements(*query));
+  return SaturatingMultiply(SaturatingMultiply(4, DimAt(*key, 2)), Elements(*query));
 }
 
 // Each weight matrix meets every row of the input; the weights come as one list.

@@ -181,8 +181,8 @@ namespace {
 
 template <class T>
 void Put(std::string* out, T value, size_t bytes) {
-  for (size_t i = 0; i < bytes; ++i)
-    out->push_back(static_cast<char>(static_cast<uint64_t>(value) >> (8 * i)));
+  uint64_t rest = value;
+  for (size_t i = 0; i < bytes; ++i, rest >>= 8) out->push_back(static_cast<char>(rest));
 }
 
 }  // namespace
