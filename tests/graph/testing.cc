@@ -133,6 +133,7 @@ std::vector<ValueId> GraphMaker::NodeOf(const std::string& target, std::vector<I
         {.name = known ? schema->arguments[i].name : "", .items = {arguments[i]}});
   }
   std::vector<ValueId> ids;
+  ids.reserve(results);
   for (int i = 0; i < results; ++i) ids.push_back(AddValue({.shape = shape}));
   if (list) {
     node.results.push_back({true, ids});
@@ -195,7 +196,7 @@ std::string MakeZip(const Entries& entries, bool zip64) {
     Put(&out, 0, 22);  // torch leaves sizes to the directory
     Put(&out, name.size(), 2);
     Put(&out, 3, 2);  // an extra field: padding
-    out += name + "pad" + bytes;
+    out.append(name).append("pad").append(bytes);
     directory += "PK\1\2";
     Put(&directory, 0, 4);
     Put(&directory, 0x0808, 2);
