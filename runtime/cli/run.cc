@@ -40,7 +40,7 @@ struct RunFlags {
   int chunks = 1, queue = 256, threads = 0, restarts = 0;
   double request_timeout_s = 300, join_timeout_s = 600;
   stage::PlanFlags plan;
-  bool verbose = false, code = false;
+  bool verbose = false, code = false, exact = false;
 };
 
 class Runner {
@@ -95,6 +95,7 @@ class Runner {
     add("report-fd", 3);
     add("incarnation", absl::StrCat(::getpid(), "-", starts_));
     if (!flags_.code) command.emplace_back("--quiet");
+    if (flags_.exact) command.emplace_back("--exact");
     if (rank > 0) return command;
     add("policy", flags_.plan.policy);
     for (const auto& [flag, value] : {std::pair("threshold", flags_.plan.threshold),
@@ -337,6 +338,8 @@ void AddFlags(CLI::App& app, RunFlags* f) {
       ->capture_default_str();
   app.add_option("--threads", f->threads, "threads a stage; 0: the machine's cores shared out")
       ->check(CLI::Range(0, 4096));
+  app.add_flag("--exact", f->exact,
+               "run linear layers as eager PyTorch does: equal to the last bit, but slower");
   app.add_option("--request-timeout", f->request_timeout_s, "seconds a request may take")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();

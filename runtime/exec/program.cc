@@ -71,7 +71,7 @@ class Compiler {
       const absl::Status status = TryCompileNode(graph_.nodes[i], i);
       if (!status.ok()) return status;
     }
-    for (const ValueId id : stage_.sends) Slot(id);
+    for (const ValueId id : stage_.sends) program_.sent_slots.push_back(Slot(id));
     PlanFrees();
     return std::move(program_);
   }
@@ -217,7 +217,7 @@ class Compiler {
     std::set<int> later;
     for (const int slot : program_.stored_slots)
       if (slot >= 0) later.insert(slot);
-    for (const ValueId id : stage_.sends) later.insert(Slot(id));
+    later.insert(program_.sent_slots.begin(), program_.sent_slots.end());
     for (auto it = program_.instructions.rbegin(); it != program_.instructions.rend(); ++it) {
       const auto visit = [&](int slot) {
         if (slot >= 0 && later.insert(slot).second) it->frees.push_back(slot);

@@ -7,11 +7,13 @@
 #include <ATen/core/stack.h>
 
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "runtime/exec/packed_linear.h"
 #include "runtime/exec/python_ops.h"
 #include "runtime/graph/graph.h"
 #include "runtime/plan/plan.h"
@@ -31,11 +33,18 @@ struct ArgumentTemplate {
   const c10::Argument* coerce = nullptr;
 };
 
+// Takes the place of an instruction's operator, when set.
+struct PackedCall {
+  std::shared_ptr<const PackedLinear> linear;
+  int input = -1, bias = -1;  // slots; no bias: negative
+};
+
 struct Instruction {
   const graph::Node* node = nullptr;
   int index = 0;  // the node's, in the graph
   std::optional<c10::OperatorHandle> op;
   PythonOperator python = nullptr;  // when op is absent
+  PackedCall packed;
   std::vector<ArgumentTemplate> arguments;
   std::vector<int> results;  // slots
   std::vector<int> frees;    // slots whose values are dead afterwards
@@ -45,6 +54,7 @@ struct Program {
   std::vector<Instruction> instructions;
   std::map<graph::ValueId, int> slots;  // of every value the stage touches, weights included
   std::vector<int> stored_slots;        // one for each graph.stored entry; -1: not this stage's
+  std::vector<int> sent_slots;
 };
 
 // Errors name the node, its target and the argument.

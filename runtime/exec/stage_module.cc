@@ -6,6 +6,7 @@
 #include <ATen/ops/from_blob.h>
 #include <c10/core/InferenceMode.h>
 
+#include <algorithm>
 #include <chrono>
 #include <map>
 #include <set>
@@ -23,6 +24,9 @@ using c10::IValue;
 using graph::Graph;
 using graph::ValueId;
 using Clock = std::chrono::steady_clock;
+
+constexpr int64_t kLeastPackedElements = 1
+                                         << 14;  // below, a call of oneDNN costs more than it gains
 
 std::string FirstLine(const std::string& text) {
   return std::string(text.substr(0, text.find('\n')));
@@ -58,7 +62,7 @@ class TorchStage final : public StageModule {
       const graph::Stored& stored = graph_.stored[i];
       if (program_.stored_slots[i] < 0) continue;
       if (range_of.try_emplace({stored.path, stored.offset, stored.nbytes}, ranges.size()).second)
-        ranges.push_back({stored.path, stored.offset, stored.nbytes});
+        ranges.push_back(RangeOf(stored));
     }
     for (const weights::Range& range : ranges) weight_bytes_ += range.nbytes;
     absl::StatusOr<weights::Loaded> loaded =
@@ -68,14 +72,16 @@ class TorchStage final : public StageModule {
                           absl::StrCat("stage ", stage_.rank, ": ", loaded.status().message()));
     weights_ = loaded->arena;
     const c10::InferenceMode inference;
+    std::vector<int> range_of_slot(frame_.size(), -1);
     for (size_t i = 0; i < graph_.stored.size(); ++i) {
       const int slot = program_.stored_slots[i];
       if (slot < 0) continue;
       const graph::Stored& stored = graph_.stored[i];
       const size_t range = range_of.at({stored.path, stored.offset, stored.nbytes});
       frame_[slot] = Bind(stored, loaded->at[range], loaded->arena);
+      range_of_slot[slot] = static_cast<int>(range);
     }
-    return absl::OkStatus();
+    return options.exact ? absl::OkStatus() : Pack(*loaded, ranges, range_of_slot);
   }
 
   absl::Status Run(link::Frame& frame) override {
@@ -92,6 +98,13 @@ class TorchStage final : public StageModule {
   uint64_t weight_bytes() const override { return weight_bytes_; }
 
  private:
+  static weights::Range RangeOf(const graph::Stored& stored) {
+    weights::Range range{stored.path, stored.offset, stored.nbytes};
+    range.name = stored.name;
+    if (stored.crc32 != 0) range.crc32 = stored.crc32;
+    return range;
+  }
+
   static at::Tensor Bind(const graph::Stored& stored, std::byte* data,
                          const std::shared_ptr<weights::Arena>& arena) {
     const auto options = at::TensorOptions().dtype(ToTorch(stored.dtype));
@@ -100,6 +113,27 @@ class TorchStage final : public StageModule {
         data + stored.storage_offset * static_cast<int64_t>(ElementBytes(stored.dtype));
     return at::from_blob(
         begin, stored.shape, stored.strides, [arena](void*) {}, options);
+  }
+
+  // Each weight's bytes go as soon as oneDNN has its own copy. Tied ones stay as they are: another
+  // reader may want them so.
+  absl::Status Pack(const weights::Loaded& loaded, const std::vector<weights::Range>& ranges,
+                    const std::vector<int>& range_of_slot) {
+    std::map<int, absl::Span<std::byte>> candidates;
+    for (size_t slot = 0; slot < range_of_slot.size(); ++slot) {
+      const int range = range_of_slot[slot];
+      if (range >= 0 && std::count(range_of_slot.begin(), range_of_slot.end(), range) == 1)
+        candidates[static_cast<int>(slot)] = {loaded.at[range], ranges[range].nbytes};
+    }
+    try {
+      PackLinears(program_, candidates, kLeastPackedElements, frame_,
+                  [&](absl::Span<std::byte> bytes) { loaded.arena->Release(bytes); });
+    } catch (const c10::Error& error) {
+      return absl::InternalError(
+          absl::StrCat("stage ", stage_.rank,
+                       ": oneDNN lays no weight out: ", FirstLine(error.what_without_backtrace())));
+    }
+    return absl::OkStatus();
   }
 
   absl::Status Feed(link::Frame& frame) {
@@ -155,13 +189,7 @@ class TorchStage final : public StageModule {
   absl::Status Execute(const Instruction& instruction) {
     const auto start = node_times_ns_ ? Clock::now() : Clock::time_point();
     try {
-      stack_.clear();
-      for (const ArgumentTemplate& argument : instruction.arguments)
-        stack_.push_back(Materialise(argument));
-      if (instruction.op)
-        instruction.op->callBoxed(stack_);
-      else
-        stack_ = {instruction.python(stack_)};
+      Call(instruction);
       Store(instruction);
     } catch (const c10::Error& error) {
       return Failed(instruction, error.what_without_backtrace());
@@ -174,6 +202,22 @@ class TorchStage final : public StageModule {
       (*node_times_ns_)[instruction.index] +=
           std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count();
     return absl::OkStatus();
+  }
+
+  // Leaves the results on the stack.
+  void Call(const Instruction& instruction) {
+    stack_.clear();
+    if (const PackedCall& call = instruction.packed; call.linear) {
+      const at::Tensor bias = call.bias < 0 ? at::Tensor() : frame_[call.bias].toTensor();
+      stack_.emplace_back(call.linear->Run(frame_[call.input].toTensor(), bias));
+      return;
+    }
+    for (const ArgumentTemplate& argument : instruction.arguments)
+      stack_.push_back(Materialise(argument));
+    if (instruction.op)
+      instruction.op->callBoxed(stack_);
+    else
+      stack_ = {instruction.python(stack_)};
   }
 
   absl::Span<const std::byte> StorageOf(ValueId id) const {
@@ -278,7 +322,7 @@ class TorchStage final : public StageModule {
 
   const Graph& graph_;
   const plan::Stage stage_;
-  const Program program_;
+  Program program_;
   std::map<ValueId, int> received_;
   std::set<ValueId> inputs_;  // of the graph
   std::vector<IValue> frame_;

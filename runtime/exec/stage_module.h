@@ -32,6 +32,9 @@ class StageModule {
 struct LoadOptions {
   int threads = 0;  // that read weights and run operators; 0: one a usable core
   weights::Progress progress;
+  // Runs the very operators that eager PyTorch runs, so that results are equal to the last bit.
+  // Otherwise linear layers are packed (packed_linear.h), and sums may round in another order.
+  bool exact = false;
   std::vector<int64_t>* node_times_ns =
       nullptr;  // when given, Run adds each node's time at its index in the graph
   // The whole storage that a value lies in; empty for what is no tensor.

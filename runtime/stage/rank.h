@@ -29,7 +29,8 @@ class Rank final : public group::Member {
  public:
   struct Options {
     int rank = 0, world = 1;
-    int threads = 0;  // that read weights; 0: one a usable core
+    int threads = 0;     // that read weights; 0: one a usable core
+    bool exact = false;  // exec::LoadOptions::exact
     link::FrameLimits limits;
     link::LinkOptions link;
   };

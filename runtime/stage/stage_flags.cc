@@ -50,6 +50,8 @@ void AddFlags(CLI::App& app, StageFlags* f) {
       ->capture_default_str();
   app.add_option("--threads", f->threads, "threads that compute; 0: one a usable core")
       ->check(CLI::Range(0, 4096));
+  app.add_flag("--exact", f->exact,
+               "run linear layers as eager PyTorch does: equal to the last bit, but slower");
   app.add_option("--request-timeout", f->request_timeout_s, "seconds a request may take")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();

@@ -87,9 +87,11 @@ class StageProcess {
                             absl::StrCat("--link-port: ", listener.status().message()));
       listener_ = *std::move(listener);
     }
-    rank_ = std::make_unique<Rank>(
-        Rank::Options{.rank = flags_.rank, .world = flags_.world, .threads = flags_.threads},
-        &model_.graph, listener_.get(), metrics_.get(), MakeHooks());
+    rank_ = std::make_unique<Rank>(Rank::Options{.rank = flags_.rank,
+                                                 .world = flags_.world,
+                                                 .threads = flags_.threads,
+                                                 .exact = flags_.exact},
+                                   &model_.graph, listener_.get(), metrics_.get(), MakeHooks());
     if (is_head())
       driver_ = std::make_unique<Driver>(
           Driver::Options{.name = flags_.name,

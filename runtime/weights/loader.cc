@@ -18,6 +18,7 @@ namespace echelon::weights {
 namespace {
 
 constexpr uint64_t kAlignBytes = 64;  // a cache line, and what vector loads like best
+constexpr uint64_t kPageBytes = 4096;
 constexpr uint64_t kHugePageBytes = 2 << 20;
 constexpr uint64_t kPieceBytes =
     16 << 20;  // one read: large enough for the disk, small enough to share out
@@ -91,6 +92,13 @@ absl::StatusOr<std::shared_ptr<Arena>> Arena::Map(uint64_t nbytes) {
 
 Arena::~Arena() {
   if (mapping_) ::munmap(mapping_, mapped_bytes_);
+}
+
+void Arena::Release(absl::Span<std::byte> bytes) const {
+  const auto begin = RoundUp(reinterpret_cast<uint64_t>(bytes.data()), kPageBytes);
+  const auto end =
+      reinterpret_cast<uint64_t>(bytes.data() + bytes.size()) / kPageBytes * kPageBytes;
+  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
 }
 
 uint64_t AvailableMemoryBytes() {

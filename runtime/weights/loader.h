@@ -21,6 +21,8 @@ class Arena {
   ~Arena();
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
+  // Gives the whole pages within back to the system; their bytes are lost.
+  void Release(absl::Span<std::byte> bytes) const;
   std::byte* data() const { return data_; }
   uint64_t nbytes() const { return nbytes_; }
 

@@ -1,0 +1,44 @@
+// Linear layers whose constant weight oneDNN lays out once, at loading. Eager PyTorch's linear
+// lays it out anew in every call, which costs most of a small batch's time.
+#ifndef ECHELON_RUNTIME_EXEC_PACKED_LINEAR_H_
+#define ECHELON_RUNTIME_EXEC_PACKED_LINEAR_H_
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/ivalue.h>
+
+#include <functional>
+#include <map>
+#include <vector>
+
+#include "absl/types/span.h"
+
+namespace echelon::exec {
+
+struct Program;
+
+// A row's result does not depend on how many rows come with it. Thread-safe.
+class PackedLinear {
+ public:
+  // weight: [N, K], f32 or bf16, of any strides; it is not needed afterwards.
+  explicit PackedLinear(const at::Tensor& weight);
+
+  // x: [..., K] of the weight's dtype; bias: [N] or undefined. Gives [..., N], contiguous.
+  // Throws c10::Error as torch's linear does.
+  at::Tensor Run(const at::Tensor& x, const at::Tensor& bias) const;
+
+ private:
+  at::Tensor packed_;
+  at::ScalarType dtype_;
+  int64_t outputs_, inputs_;
+};
+
+// Packs each of these weights (slot of `frame` -> its bytes) that nothing in the program but
+// linear, addmm and mm read, and tells `release` the bytes that are not needed any more. Weights of
+// fewer than `least_elements` stay: the call itself costs more than it gains.
+void PackLinears(Program& program, const std::map<int, absl::Span<std::byte>>& weights,
+                 int64_t least_elements, std::vector<c10::IValue>& frame,
+                 const std::function<void(absl::Span<std::byte>)>& release);
+
+}  // namespace echelon::exec
+
+#endif  // ECHELON_RUNTIME_EXEC_PACKED_LINEAR_H_
