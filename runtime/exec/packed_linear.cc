@@ -18,8 +18,8 @@ namespace {
 
 using c10::IValue;
 
-// oneDNN sums fewer rows of f32 in another order: they are computed as this many.
-constexpr int64_t kLeastRowsF32 = 4;
+// oneDNN may sum fewer rows in another order: they are computed as this many.
+constexpr int64_t kLeastRows = 4;
 
 c10::OperatorHandle Find(const char* name) {
   return c10::Dispatcher::singleton().findSchemaOrThrow(name, "");
@@ -131,8 +131,8 @@ at::Tensor PackedLinear::Run(const at::Tensor& x, const at::Tensor& bias) const 
   const int64_t rows = x.numel() / inputs_;
   if (rows == 0) return at::empty(shape, x.options());
   at::Tensor matrix = x.reshape({rows, inputs_}).contiguous();
-  const bool is_padded = dtype_ == at::kFloat && rows < kLeastRowsF32;
-  if (is_padded) matrix = at::constant_pad_nd(matrix, {0, 0, 0, kLeastRowsF32 - rows});
+  const bool is_padded = rows < kLeastRows;
+  if (is_padded) matrix = at::constant_pad_nd(matrix, {0, 0, 0, kLeastRows - rows});
   torch::jit::Stack stack{matrix,
                           packed_,
                           bias.defined() ? IValue(bias) : IValue(),

@@ -25,9 +25,7 @@ using graph::Graph;
 using graph::ValueId;
 using Clock = std::chrono::steady_clock;
 
-constexpr int64_t kLeastPackedElements = 1
-                                         << 14;  // below, a call of oneDNN costs more than it gains
-
+constexpr int64_t kLeastPackedElements = 1 << 14;
 std::string FirstLine(const std::string& text) {
   return std::string(text.substr(0, text.find('\n')));
 }
@@ -81,7 +79,8 @@ class TorchStage final : public StageModule {
       frame_[slot] = Bind(stored, loaded->at[range], loaded->arena);
       range_of_slot[slot] = static_cast<int>(range);
     }
-    return options.exact ? absl::OkStatus() : Pack(*loaded, ranges, range_of_slot);
+    return options.exact ? absl::OkStatus()
+                         : Pack(*loaded, ranges, range_of_slot, options.least_packed_elements);
   }
 
   absl::Status Run(link::Frame& frame) override {
@@ -100,8 +99,6 @@ class TorchStage final : public StageModule {
  private:
   static weights::Range RangeOf(const graph::Stored& stored) {
     weights::Range range{stored.path, stored.offset, stored.nbytes};
-    range.name = stored.name;
-    if (stored.crc32 != 0) range.crc32 = stored.crc32;
     return range;
   }
 
@@ -118,7 +115,7 @@ class TorchStage final : public StageModule {
   // Each weight's bytes go as soon as oneDNN has its own copy. Tied ones stay as they are: another
   // reader may want them so.
   absl::Status Pack(const weights::Loaded& loaded, const std::vector<weights::Range>& ranges,
-                    const std::vector<int>& range_of_slot) {
+                    const std::vector<int>& range_of_slot, int64_t least_elements) {
     std::map<int, absl::Span<std::byte>> candidates;
     for (size_t slot = 0; slot < range_of_slot.size(); ++slot) {
       const int range = range_of_slot[slot];
@@ -126,7 +123,7 @@ class TorchStage final : public StageModule {
         candidates[static_cast<int>(slot)] = {loaded.at[range], ranges[range].nbytes};
     }
     try {
-      PackLinears(program_, candidates, kLeastPackedElements, frame_,
+      PackLinears(program_, candidates, least_elements, frame_,
                   [&](absl::Span<std::byte> bytes) { loaded.arena->Release(bytes); });
     } catch (const c10::Error& error) {
       return absl::InternalError(

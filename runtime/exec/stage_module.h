@@ -35,6 +35,8 @@ struct LoadOptions {
   // Runs the very operators that eager PyTorch runs, so that results are equal to the last bit.
   // Otherwise linear layers are packed (packed_linear.h), and sums may round in another order.
   bool exact = false;
+  // Smaller weights are not packed: a call of oneDNN costs more than it gains.
+  int64_t least_packed_elements = 1 << 14;
   std::vector<int64_t>* node_times_ns =
       nullptr;  // when given, Run adds each node's time at its index in the graph
   // The whole storage that a value lies in; empty for what is no tensor.

@@ -12,6 +12,7 @@
 #include <variant>
 #include <vector>
 
+#include "runtime/graph/text_model.h"
 #include "runtime/tensor/dtype.h"
 
 namespace echelon::graph {
@@ -39,6 +40,9 @@ struct Stored {
   int64_t storage_offset = 0;
   uint64_t offset = 0, nbytes = 0;  // of the record's bytes inside the file
   std::string path;                 // the file
+  // How the values are made from a checkpoint's tensors; then nbytes is what they take, and path
+  // and offset say nothing.
+  std::optional<Recipe> recipe;
 };
 
 struct Value {
@@ -117,6 +121,7 @@ struct Graph {
   std::string name;                      // the file's stem
   std::string digest;  // of the file's graph and weight tables, 32 hex digits: equal on all ranks
                        // or refused
+  std::optional<TextModel> text;  // a language model's
 };
 
 // What an operator's schema says beyond its name; made from torch's registry by runtime/exec, by

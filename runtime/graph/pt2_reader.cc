@@ -22,6 +22,7 @@ namespace echelon::graph {
 namespace {
 
 constexpr int64_t kSchemaMajor = 8;
+constexpr char kTextModel[] = "extra/echelon.json";
 
 std::string Stem(const std::string& path) {
   std::string name = path.substr(path.rfind('/') + 1);
@@ -35,10 +36,25 @@ std::string DimsText(const std::vector<Dim>& dims) {
   });
 }
 
+std::optional<int64_t> BytesOf(DType dtype, const std::vector<int64_t>& shape) {
+  const int64_t elements = ElementsOf(shape);
+  int64_t bytes = 0;
+  if (elements < 0 ||
+      __builtin_mul_overflow(elements, static_cast<int64_t>(ElementBytes(dtype)), &bytes))
+    return std::nullopt;
+  return bytes;
+}
+
+std::vector<int64_t> RowMajorStrides(const std::vector<int64_t>& shape) {
+  std::vector<int64_t> strides(shape.size(), 1);
+  for (size_t i = shape.size(); i-- > 1;) strides[i - 1] = strides[i] * shape[i];
+  return strides;
+}
+
 class Pt2Reader {
  public:
   Pt2Reader(const Archive& archive, const WeightsTable& weights, const Json& program,
-            const ReadOptions& options)
+            const ReadOptions& options, std::optional<TextModel> text)
       : where_(absl::StrCat(archive.source().name(), ": models/", archive.model(), ".json")),
         reader_(where_),
         weights_(weights),
@@ -48,7 +64,9 @@ class Pt2Reader {
         signature_(reader_.Object(module_, "signature")),
         builder_(reader_, graph_),
         options_(options),
-        stem_(Stem(archive.source().name())) {}
+        stem_(Stem(archive.source().name())) {
+    builder_.graph().text = std::move(text);
+  }
 
   absl::StatusOr<Graph> Run() {
     CheckVersion();
@@ -115,8 +133,11 @@ class Pt2Reader {
       reader_.Fail(absl::StrCat(Quoted(name), " is no tensor"));
       return reader_.status();
     }
-    ECHELON_ASSIGN_OR_RETURN(Stored stored, weights_.Find(name, options_.allow_empty_weights));
+    const Recipe* recipe = RecipeOf(name);
+    ECHELON_ASSIGN_OR_RETURN(Stored stored,
+                             weights_.Find(name, options_.allow_empty_weights || recipe));
     stored.kind = kind;
+    if (recipe) ECHELON_RETURN_IF_ERROR(Follow(*recipe, &stored));
     Value& value = graph.values[*id];
     bool same = value.dtype == stored.dtype && value.shape.size() == stored.shape.size();
     for (size_t i = 0; same && i < value.shape.size(); ++i) {
@@ -132,6 +153,32 @@ class Pt2Reader {
     value.stored = static_cast<int>(graph.stored.size());
     by_name_.emplace(name, *id);
     graph.stored.push_back(std::move(stored));
+    return absl::OkStatus();
+  }
+
+  const Recipe* RecipeOf(const std::string& name) {
+    const std::optional<TextModel>& text = builder_.graph().text;
+    if (!text) return nullptr;
+    const auto found = text->recipes.find(name);
+    return found == text->recipes.end() ? nullptr : &found->second;
+  }
+
+  // The archive holds no values: they come from a checkpoint, dense, whatever strides the fake
+  // tensor had. Parameters of equal recipes are tied.
+  absl::Status Follow(const Recipe& recipe, Stored* stored) {
+    const std::optional<int64_t> nbytes = BytesOf(stored->dtype, stored->shape);
+    if (!nbytes) {
+      reader_.Fail(absl::StrCat("tensor ", Quoted(stored->name), ": its size overflows"));
+      return reader_.status();
+    }
+    stored->recipe = recipe;
+    stored->record = absl::StrCat("recipe: ", ToText(recipe));
+    stored->strides = RowMajorStrides(stored->shape);
+    stored->storage_offset = 0;
+    stored->path.clear();
+    stored->offset = 0;
+    stored->nbytes = static_cast<uint64_t>(*nbytes);
+    stored->crc32 = 0;
     return absl::OkStatus();
   }
 
@@ -250,7 +297,13 @@ absl::StatusOr<Graph> ReadPt2(const ByteSource& source, const ReadOptions& optio
   ECHELON_ASSIGN_OR_RETURN(const WeightsTable weights, WeightsTable::Read(archive));
   ECHELON_ASSIGN_OR_RETURN(const Json program,
                            archive.Document(absl::StrCat("models/", archive.model(), ".json")));
-  return Pt2Reader(archive, weights, program, options).Run();
+  std::optional<TextModel> text;
+  if (archive.Has(kTextModel)) {
+    ECHELON_ASSIGN_OR_RETURN(const Json json, archive.Document(kTextModel));
+    ECHELON_ASSIGN_OR_RETURN(text,
+                             ReadTextModel(json, absl::StrCat(source.name(), ": ", kTextModel)));
+  }
+  return Pt2Reader(archive, weights, program, options, std::move(text)).Run();
 }
 
 absl::StatusOr<Graph> ReadPt2(const std::string& path, const ReadOptions& options) {

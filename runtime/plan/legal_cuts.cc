@@ -7,6 +7,7 @@
 
 #include "runtime/graph/alias.h"
 #include "runtime/plan/plan.h"
+#include "runtime/plan/recompute.h"
 
 namespace echelon::plan {
 namespace {
@@ -162,6 +163,13 @@ std::vector<Span> Spans(const graph::Graph& graph) {
   }
   for (const graph::Output& output : graph.outputs) {
     if (const auto* ref = std::get_if<graph::ValueRef>(&output.item)) spans[ref->id].last = count;
+  }
+  const Recomputed recomputed(graph);
+  for (size_t id = 0; id < spans.size(); ++id) {
+    if (!recomputed.Contains(static_cast<ValueId>(id)) || spans[id].last == count) continue;
+    Span& positions = spans[recomputed.positions()];
+    positions.last = std::max(positions.last, spans[id].last);
+    spans[id].born = Span::kRecomputed;
   }
   return spans;
 }

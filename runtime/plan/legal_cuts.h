@@ -18,14 +18,15 @@
 
 namespace echelon::plan {
 
-// When a value lives, in node indices. Stored values live everywhere and never cross.
+// When a value lives, in node indices. Stored values live everywhere and never cross; nor do those
+// that every stage makes for itself (recompute.h).
 struct Span {
-  static constexpr int kInput = -1, kStored = -2;
+  static constexpr int kInput = -1, kStored = -2, kRecomputed = -3;
   int born = kInput;
   int last =
       -1;  // last node that uses it; the number of nodes for an output of the graph; -1: unused
 
-  bool Crosses(int cut) const { return born != kStored && born < cut && last >= cut; }
+  bool Crosses(int cut) const { return born >= kInput && born < cut && last >= cut; }
 };
 
 std::vector<Span> Spans(const graph::Graph& graph);  // one a value

@@ -9,6 +9,7 @@
 
 #include "runtime/plan/cost.h"
 #include "runtime/plan/legal_cuts.h"
+#include "runtime/plan/recompute.h"
 
 namespace echelon::plan {
 namespace {
@@ -23,15 +24,18 @@ int NumberOf(std::map<Key, int>* numbers, const Key& key) {
   return numbers->emplace(key, static_cast<int>(numbers->size())).first->second;
 }
 
+// Over nodes [begin, end) and the `extra` ones.
 int64_t SumOnce(const std::vector<std::vector<int>>& used, const std::vector<int64_t>& amount,
-                int begin, int end) {
+                int begin, int end, const std::vector<int>& extra) {
   std::set<int> seen;
   int64_t sum = 0;
-  for (int i = begin; i < end; ++i) {
-    for (const int id : used[i]) {
+  const auto add = [&](int node) {
+    for (const int id : used[node]) {
       if (seen.insert(id).second) sum = SaturatingAdd(sum, amount[id]);
     }
-  }
+  };
+  for (int i = begin; i < end; ++i) add(i);
+  for (const int node : extra) add(node);
   return sum;
 }
 
@@ -95,6 +99,16 @@ std::vector<ValueId> OutputValues(const Graph& graph) {
   return Sorted(std::move(values));
 }
 
+int64_t KvBytesPerToken(const Graph& graph, int begin, int end) {
+  if (!graph.text) return 0;
+  int64_t elements = 0;
+  for (const graph::AttentionLayer& layer : graph::AttentionLayers(graph, begin, end))
+    elements = SaturatingAdd(
+        elements,
+        SaturatingMultiply(layer.kv_heads, SaturatingAdd(layer.key_dim, layer.value_dim)));
+  return SaturatingMultiply(elements, static_cast<int64_t>(ElementBytes(graph.text->dtype)));
+}
+
 }  // namespace
 
 Load::Load(const Graph& graph)
@@ -126,7 +140,7 @@ Load::Load(const Graph& graph)
   int64_t crossing = 0;
   std::vector<std::vector<ValueId>> born(nodes + 1);
   for (size_t id = 0; id < spans.size(); ++id) {
-    if (spans[id].born != Span::kStored)
+    if (spans[id].born >= Span::kInput)
       born[spans[id].born + 1].push_back(static_cast<ValueId>(id));
   }
   for (int cut = 0; cut <= nodes; ++cut) {
@@ -141,12 +155,12 @@ Load::Load(const Graph& graph)
   }
 }
 
-int64_t Load::WeightBytes(int begin, int end) const {
-  return SumOnce(records, record_bytes, begin, end);
+int64_t Load::WeightBytes(int begin, int end, const std::vector<int>& extra) const {
+  return SumOnce(records, record_bytes, begin, end, extra);
 }
 
-int64_t Load::Parameters(int begin, int end) const {
-  return SumOnce(parameters, parameter_elements, begin, end);
+int64_t Load::Parameters(int begin, int end, const std::vector<int>& extra) const {
+  return SumOnce(parameters, parameter_elements, begin, end, extra);
 }
 
 Stage DescribeStage(const Graph& graph, const Load& load, int rank, int stages, int begin,
@@ -156,8 +170,10 @@ Stage DescribeStage(const Graph& graph, const Load& load, int rank, int stages, 
   stage.receives = rank == 0 ? InputValues(graph) : CrossingValues(spans, begin);
   stage.sends = rank + 1 == stages ? OutputValues(graph) : CrossingValues(spans, end);
   stage.modules = WholeModules(graph, begin, end);
-  stage.parameters = load.Parameters(begin, end);
-  stage.weight_bytes = load.WeightBytes(begin, end);
+  stage.recomputes = Recomputed(graph).NodesFor(begin, end);
+  stage.parameters = load.Parameters(begin, end, stage.recomputes);
+  stage.weight_bytes = load.WeightBytes(begin, end, stage.recomputes);
+  stage.kv_bytes_per_token = KvBytesPerToken(graph, begin, end);
   stage.send_bytes = rank + 1 == stages ? 0 : load.send_bytes[end];
   return stage;
 }

@@ -21,8 +21,9 @@ struct Load {
   // For each cut (index 0 to nodes; nothing is sent at 0 and at nodes), the bytes that cross it.
   std::vector<int64_t> send_bytes;
 
-  int64_t WeightBytes(int begin, int end) const;
-  int64_t Parameters(int begin, int end) const;
+  // Of nodes [begin, end) and the `extra` ones.
+  int64_t WeightBytes(int begin, int end, const std::vector<int>& extra = {}) const;
+  int64_t Parameters(int begin, int end, const std::vector<int>& extra = {}) const;
 };
 
 // Everything of a stage that follows from the graph and its range of nodes: all but share.

@@ -19,6 +19,8 @@ namespace {
 
 using graph::Graph;
 
+constexpr int64_t kMostKvBlocks = int64_t{1} << 30;
+
 // One entry a stage from none, one for all, or one each.
 template <class T>
 absl::StatusOr<std::vector<T>> Spread(const std::vector<T>& given, T missing, int stages,
@@ -53,9 +55,9 @@ absl::Status CheckMemory(const Load& load, const std::vector<int>& bounds,
   for (size_t s = 0; s + 1 < bounds.size(); ++s) {
     const int64_t needed = load.WeightBytes(bounds[s], bounds[s + 1]);
     if (needed <= machines.memory_bytes[s]) continue;
-    return absl::ResourceExhaustedError(absl::StrCat("stage ", s, " needs ", BytesText(needed),
-                                                     " (weights) but --stage-memory gives it ",
-                                                     BytesText(machines.memory_bytes[s])));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "stage ", s, " needs ", BytesText(needed), " (weights) but --stage-memory gives it ",
+        BytesText(std::max<int64_t>(0, machines.memory_bytes[s]))));
   }
   return absl::OkStatus();
 }
@@ -110,6 +112,21 @@ absl::Status CheckOptions(const Graph& graph, const Options& options) {
   return absl::OkStatus();
 }
 
+// All stages hold the same tokens, so the one whose tokens take most decides.
+absl::StatusOr<int64_t> KvBlocks(const std::vector<Stage>& stages, int64_t memory_bytes) {
+  const auto most = std::max_element(
+      stages.begin(), stages.end(),
+      [](const Stage& a, const Stage& b) { return a.kv_bytes_per_token < b.kv_bytes_per_token; });
+  const int64_t block_bytes = SaturatingMultiply(most->kv_bytes_per_token, kKvBlockTokens);
+  if (block_bytes == 0) return kMostKvBlocks;
+  if (memory_bytes < block_bytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--kv-memory ", BytesText(memory_bytes), " holds no block of ", kKvBlockTokens,
+                     " tokens, which takes ", BytesText(block_bytes), " on stage ", most->rank));
+  }
+  return std::min(memory_bytes / block_bytes, kMostKvBlocks);
+}
+
 }  // namespace
 
 absl::StatusOr<Plan> MakePlan(const Graph& graph, const graph::SchemaLookup& schemas,
@@ -122,7 +139,8 @@ absl::StatusOr<Plan> MakePlan(const Graph& graph, const graph::SchemaLookup& sch
                      options.stages - 1, " cuts, but the graph has ", cuts.size(),
                      " legal ones; use at most --stages ", cuts.size() + 1));
   }
-  ECHELON_ASSIGN_OR_RETURN(const Machines machines, ReadMachines(options));
+  ECHELON_ASSIGN_OR_RETURN(Machines machines, ReadMachines(options));
+  for (int64_t& memory_bytes : machines.memory_bytes) memory_bytes -= options.kv_memory_bytes;
   const Load load(graph);
   const std::vector<int64_t> costs =
       options.policy == "measured" ? options.node_times_ns : NodeCosts(graph, schemas);
@@ -137,6 +155,9 @@ absl::StatusOr<Plan> MakePlan(const Graph& graph, const graph::SchemaLookup& sch
     int64_t compute = 0;
     for (int i = bounds[s]; i < bounds[s + 1]; ++i) compute = SaturatingAdd(compute, costs[i]);
     times.push_back(StageTime(compute, machines.speed[s], plan.stages.back().send_bytes));
+  }
+  if (graph.text) {
+    ECHELON_ASSIGN_OR_RETURN(plan.kv_blocks, KvBlocks(plan.stages, options.kv_memory_bytes));
   }
   const int64_t slowest = std::max<int64_t>(1, *std::max_element(times.begin(), times.end()));
   for (int s = 0; s < options.stages; ++s) {

@@ -18,12 +18,14 @@ struct Stage {
       receives;  // values that come from rank - 1 (graph inputs for rank 0), ascending
   std::vector<graph::ValueId>
       sends;  // values that go to rank + 1 (graph outputs for the last), ascending, relays included
+  std::vector<int> recomputes;       // nodes before begin that it runs too, in order (recompute.h)
   std::vector<std::string> modules;  // paths, shortened to the topmost that lie wholly in the stage
   int64_t parameters = 0;            // elements of its parameters, each once
   int64_t weight_bytes =
       0;  // bytes it reads and keeps: parameters, buffers, constants, each record once
   int64_t send_bytes = 0;  // of `sends` to the next stage (0 for the last) at the exported sizes
-  double share = 0;        // predicted share of the slowest stage's time, 0..1
+  int64_t kv_bytes_per_token = 0;  // of its attention layers' cache
+  double share = 0;                // predicted share of the slowest stage's time, 0..1
 };
 
 struct Plan {
@@ -31,7 +33,10 @@ struct Plan {
   std::string graph_digest;
   std::string digest;  // of everything above and below: 32 hex digits
   std::vector<Stage> stages;
+  int64_t kv_blocks = 0;  // of every stage's KV cache: what the smallest one holds; 0: no text
 };
+
+inline constexpr int kKvBlockTokens = 16;
 
 struct Options {
   int stages = 1;
@@ -41,6 +46,7 @@ struct Options {
   std::vector<int64_t> stage_memory_bytes;  // empty: unlimited; one for all, or one a stage
   std::vector<double> stage_speed;          // empty: equal; relative, one a stage
   std::vector<int64_t> node_times_ns;       // measured: one a node
+  int64_t kv_memory_bytes = 0;              // text: of each stage's KV cache
 };
 
 // Every number k in (0, nodes) for which a cut before node k changes no result; see legal_cuts.h

@@ -23,11 +23,13 @@ std::string DigestOf(const Plan& plan) {
     AddIds(stage.sends, &digest);
     digest.Add(static_cast<int64_t>(stage.modules.size()));
     for (const std::string& module : stage.modules) digest.Add(module);
-    for (const int64_t number : {stage.parameters, stage.weight_bytes, stage.send_bytes}) {
+    for (const int64_t number :
+         {stage.parameters, stage.weight_bytes, stage.send_bytes, stage.kv_bytes_per_token}) {
       digest.Add(number);
     }
     digest.Add(stage.share);
   }
+  digest.Add(plan.kv_blocks);
   return digest.Hex();
 }
 

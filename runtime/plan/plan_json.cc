@@ -30,6 +30,8 @@ class PlanReader {
     plan.policy = reader_.String(json, "policy");
     plan.graph_digest = reader_.String(json, "graph_digest");
     plan.digest = reader_.String(json, "digest");
+    if (reader_.Find(json, "kv_blocks")) plan.kv_blocks = reader_.Int(json, "kv_blocks");
+    if (plan.kv_blocks < 0 || plan.kv_blocks > INT32_MAX) reader_.Fail("kv_blocks is out of range");
     const Json& stages = reader_.Array(json, "stages");
     if (!reader_.ok()) return reader_.status();
     if (plan.graph_digest != graph_.digest) {
@@ -78,6 +80,10 @@ class PlanReader {
 std::string ToJson(const Plan& plan, const Graph& graph) {
   nlohmann::ordered_json json{
       {"policy", plan.policy}, {"graph_digest", plan.graph_digest}, {"digest", plan.digest}};
+  if (graph.text) {
+    json["kv_blocks"] = plan.kv_blocks;
+    json["kv_block_tokens"] = kKvBlockTokens;
+  }
   json["stages"] = nlohmann::ordered_json::array();
   for (const Stage& stage : plan.stages) {
     std::vector<std::string> names;
@@ -90,6 +96,7 @@ std::string ToJson(const Plan& plan, const Graph& graph) {
                               {"parameters", stage.parameters},
                               {"weight_bytes", stage.weight_bytes},
                               {"send_bytes", stage.send_bytes},
+                              {"kv_bytes_per_token", stage.kv_bytes_per_token},
                               {"share", stage.share}});
   }
   // Names come from a file: bytes that are no UTF-8 are replaced rather than thrown at.

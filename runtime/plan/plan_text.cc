@@ -54,17 +54,36 @@ std::string ModulesText(const std::vector<std::string>& modules) {
   return absl::StrJoin(runs, ", ");
 }
 
+// Of a language model, what a stage sends and caches is told for one token.
+int64_t TokensAtExport(const graph::Graph& graph) {
+  for (const graph::Input& input : graph.inputs)
+    if (graph.text && input.name == graph::kTokens && graph.values[input.value].shape.size() == 2)
+      return std::max<int64_t>(1, graph.values[input.value].shape[1].hint);
+  return 1;
+}
+
+std::string KvText(const Plan& plan, const graph::Graph& graph) {
+  if (!graph.text || plan.kv_blocks == 0) return "";
+  const int64_t tokens = SaturatingMultiply(plan.kv_blocks, kKvBlockTokens);
+  return absl::StrFormat("KV cache: %d blocks of %d tokens, %d tokens in all sequences together\n",
+                         plan.kv_blocks, kKvBlockTokens, tokens);
+}
+
 }  // namespace
 
 std::string ToText(const Plan& plan, const graph::Graph& graph) {
+  const int64_t tokens = TokensAtExport(graph);
   std::vector<std::vector<std::string>> rows{
       {"stage", "nodes", "parameters", "weights", "sends", "time", "modules"}};
+  if (graph.text) rows[0][4] = "sends a token", rows[0].insert(rows[0].begin() + 5, "KV a token");
   for (const Stage& stage : plan.stages) {
     const bool last = stage.rank + 1 == static_cast<int>(plan.stages.size());
     rows.push_back({absl::StrCat(stage.rank), absl::StrCat(stage.end - stage.begin),
                     CountText(stage.parameters), BytesText(stage.weight_bytes),
-                    last ? "-" : BytesText(stage.send_bytes),
+                    last ? "-" : BytesText(stage.send_bytes / tokens),
                     absl::StrFormat("%.0f %%", stage.share * 100), ModulesText(stage.modules)});
+    if (graph.text)
+      rows.back().insert(rows.back().begin() + 5, BytesText(stage.kv_bytes_per_token));
   }
   std::vector<size_t> width(rows[0].size());
   for (const auto& row : rows) {
@@ -78,7 +97,7 @@ std::string ToText(const Plan& plan, const graph::Graph& graph) {
     }
     absl::StrAppend(&out, row.back(), "\n");
   }
-  return out;
+  return out + KvText(plan, graph);
 }
 
 }  // namespace echelon::plan

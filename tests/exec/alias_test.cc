@@ -84,7 +84,7 @@ class Watcher {
 std::vector<std::string> Faults(const Case& item, const graph::Graph& graph,
                                 const graph::SchemaLookup& schemas) {
   Watcher watcher(graph, schemas);
-  exec::LoadOptions options{.threads = 1};
+  exec::LoadOptions options{.threads = 1, .exact = true};
   options.observe = [&](int node, const exec::LoadOptions::StorageOf& storage_of) {
     watcher.After(node, storage_of);
   };

@@ -55,7 +55,8 @@ class Pipeline {
   // Fresh modules with fresh weights. The graph must outlive the pipeline.
   static absl::StatusOr<Pipeline> Load(const graph::Graph& graph,
                                        const std::vector<plan::Stage>& stages,
-                                       const exec::LoadOptions& options = {.threads = 1});
+                                       const exec::LoadOptions& options = {.threads = 1,
+                                                                           .exact = true});
   absl::StatusOr<Tensors> Run(const Tensors& inputs);
 
  private:
