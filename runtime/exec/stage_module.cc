@@ -15,6 +15,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "runtime/exec/convert.h"
+#include "runtime/exec/packed_linear.h"
+#include "runtime/exec/parameters.h"
 #include "runtime/exec/program.h"
 
 namespace echelon::exec {
@@ -53,34 +55,37 @@ class TorchStage final : public StageModule {
 
   // Weights stay in their slots from here on.
   absl::Status LoadWeights(weights::WeightSource& source, const LoadOptions& options) {
-    std::vector<weights::Range> ranges;
-    std::map<std::tuple<std::string, uint64_t, uint64_t>, size_t>
-        range_of;  // tied parameters share theirs
-    for (size_t i = 0; i < graph_.stored.size(); ++i) {
-      const graph::Stored& stored = graph_.stored[i];
-      if (program_.stored_slots[i] < 0) continue;
-      if (range_of.try_emplace({stored.path, stored.offset, stored.nbytes}, ranges.size()).second)
-        ranges.push_back(RangeOf(stored, options.verify));
-    }
-    for (const weights::Range& range : ranges) weight_bytes_ += range.nbytes;
-    absl::StatusOr<weights::Loaded> loaded =
-        weights::Load(source, ranges, options.threads, options.progress);
-    if (!loaded.ok())
-      return absl::Status(loaded.status().code(),
-                          absl::StrCat("stage ", stage_.rank, ": ", loaded.status().message()));
-    weights_ = loaded->arena;
+    Parameters parameters(options.checkpoint, options.verify);
+    absl::Status status;
+    for (size_t i = 0; i < graph_.stored.size() && status.ok(); ++i)
+      if (program_.stored_slots[i] >= 0) status = parameters.Add(graph_.stored[i]);
+    if (status.ok()) status = parameters.Load(source, options.threads, options.progress);
+    if (!status.ok())
+      return absl::Status(status.code(),
+                          absl::StrCat("stage ", stage_.rank, ": ", status.message()));
+    weight_bytes_ = parameters.nbytes();
+    weights_ = parameters.arena();
     const c10::InferenceMode inference;
-    std::vector<int> range_of_slot(frame_.size(), -1);
-    for (size_t i = 0; i < graph_.stored.size(); ++i) {
-      const int slot = program_.stored_slots[i];
-      if (slot < 0) continue;
-      const graph::Stored& stored = graph_.stored[i];
-      const size_t range = range_of.at({stored.path, stored.offset, stored.nbytes});
-      frame_[slot] = Bind(stored, loaded->at[range], loaded->arena);
-      range_of_slot[slot] = static_cast<int>(range);
+    try {
+      std::map<int, absl::Span<std::byte>> own;
+      for (size_t i = 0; i < graph_.stored.size(); ++i) {
+        const int slot = program_.stored_slots[i];
+        if (slot < 0) continue;
+        frame_[slot] = parameters.Make(graph_.stored[i]);
+        if (const auto bytes = parameters.OwnBytes(graph_.stored[i]); !bytes.empty())
+          own[slot] = bytes;
+      }
+      // Each weight's bytes go as soon as oneDNN has its own copy. Tied ones stay as they are:
+      // another reader may want them so.
+      if (!options.exact)
+        PackLinears(program_, own, options.least_packed_elements, frame_,
+                    [this](absl::Span<std::byte> bytes) { weights_->Release(bytes); });
+    } catch (const c10::Error& error) {
+      return absl::InternalError(absl::StrCat(
+          "stage ", stage_.rank,
+          ": its weights cannot be laid out: ", FirstLine(error.what_without_backtrace())));
     }
-    return options.exact ? absl::OkStatus()
-                         : Pack(*loaded, ranges, range_of_slot, options.least_packed_elements);
+    return absl::OkStatus();
   }
 
   absl::Status Run(link::Frame& frame) override {
@@ -97,44 +102,6 @@ class TorchStage final : public StageModule {
   uint64_t weight_bytes() const override { return weight_bytes_; }
 
  private:
-  static weights::Range RangeOf(const graph::Stored& stored, bool verify) {
-    weights::Range range{stored.path, stored.offset, stored.nbytes};
-    range.name = stored.name;
-    if (verify && stored.crc32 != 0) range.crc32 = stored.crc32;
-    return range;
-  }
-
-  static at::Tensor Bind(const graph::Stored& stored, std::byte* data,
-                         const std::shared_ptr<weights::Arena>& arena) {
-    const auto options = at::TensorOptions().dtype(ToTorch(stored.dtype));
-    if (stored.nbytes == 0) return at::empty(stored.shape, options);
-    std::byte* begin =
-        data + stored.storage_offset * static_cast<int64_t>(ElementBytes(stored.dtype));
-    return at::from_blob(
-        begin, stored.shape, stored.strides, [arena](void*) {}, options);
-  }
-
-  // Each weight's bytes go as soon as oneDNN has its own copy. Tied ones stay as they are: another
-  // reader may want them so.
-  absl::Status Pack(const weights::Loaded& loaded, const std::vector<weights::Range>& ranges,
-                    const std::vector<int>& range_of_slot, int64_t least_elements) {
-    std::map<int, absl::Span<std::byte>> candidates;
-    for (size_t slot = 0; slot < range_of_slot.size(); ++slot) {
-      const int range = range_of_slot[slot];
-      if (range >= 0 && std::count(range_of_slot.begin(), range_of_slot.end(), range) == 1)
-        candidates[static_cast<int>(slot)] = {loaded.at[range], ranges[range].nbytes};
-    }
-    try {
-      PackLinears(program_, candidates, least_elements, frame_,
-                  [&](absl::Span<std::byte> bytes) { loaded.arena->Release(bytes); });
-    } catch (const c10::Error& error) {
-      return absl::InternalError(
-          absl::StrCat("stage ", stage_.rank,
-                       ": oneDNN lays no weight out: ", FirstLine(error.what_without_backtrace())));
-    }
-    return absl::OkStatus();
-  }
-
   absl::Status Feed(link::Frame& frame) {
     size_t fed = 0;
     for (link::Frame::TensorValue& value : frame.tensors) {

@@ -12,6 +12,7 @@
 #include "runtime/graph/graph.h"
 #include "runtime/link/frame.h"
 #include "runtime/plan/plan.h"
+#include "runtime/weights/checkpoint.h"
 #include "runtime/weights/loader.h"
 
 namespace echelon::exec {
@@ -32,6 +33,7 @@ class StageModule {
 struct LoadOptions {
   int threads = 0;  // that read weights and run operators; 0: one a usable core
   weights::Progress progress;
+  const weights::Checkpoint* checkpoint = nullptr;  // for parameters that have a recipe
   bool verify = true;  // weights against the CRC-32 that the file states for them
   // Runs the very operators that eager PyTorch runs, so that results are equal to the last bit.
   // Otherwise linear layers are packed (packed_linear.h), and sums may round in another order.

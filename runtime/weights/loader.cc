@@ -151,9 +151,10 @@ absl::StatusOr<Loaded> Load(WeightSource& source, const std::vector<Range>& rang
   uint64_t total = 0, block = 0;
   std::vector<uint64_t> starts;
   for (const Range& range : ranges) {
+    if (!range.follows) block = RoundUp(block, kAlignBytes);
     starts.push_back(block);
     total += range.nbytes;
-    block = RoundUp(block + range.nbytes, kAlignBytes);
+    block += range.nbytes;
   }
   const uint64_t available = AvailableMemoryBytes();
   if (block > available)

@@ -41,11 +41,12 @@ struct Range {
   uint64_t offset = 0, nbytes = 0;
   std::optional<uint32_t> crc32 = {};  // of the whole range; none: it is not verified
   std::string name = {};               // of the tensor, for people
+  bool follows = false;                // lies right behind the one before: parts of one tensor
 };
 
 struct Loaded {
   std::shared_ptr<Arena> arena;
-  std::vector<std::byte*> at;  // one a range, 64-byte aligned
+  std::vector<std::byte*> at;  // one a range, 64-byte aligned unless it follows
 };
 
 // (loaded, total) bytes; called from reading threads, at most about every 16 MiB.
