@@ -29,6 +29,7 @@ def build(config, dtype, attention=operators.NAME, experts=operators.NAME, initi
             experts_implementation=experts,
             dtype=dtype,
         ).eval()
+    model.tie_weights()  # part of the initialisation that may have been skipped
     keep_float32(model, dtype)
     model.requires_grad_(False)
     if attention == operators.NAME:

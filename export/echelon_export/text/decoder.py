@@ -15,7 +15,7 @@ from ..errors import ExportError
 from . import build, gate, recipes
 from .checkpoint import Checkpoint
 from .config import NAMES, Decoder, load
-from .step import WRAPPER, export_model
+from .step import WRAPPER, export_model, quick_tracing
 
 FORMAT = 1
 EXTRA = "echelon.json"
@@ -62,6 +62,7 @@ def manifest(decoder: Decoder, made: dict[str, dict], has_weights: bool) -> dict
     }
 
 
+@quick_tracing()
 def export(
     folder: pathlib.Path,
     output: pathlib.Path,

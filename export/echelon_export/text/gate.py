@@ -16,7 +16,7 @@ from .clone import LENGTH, randomise, shrink
 from .mixing import error, mixing
 from .operators import ATTENTION_OPTIONS, attention_op, name_gates
 from .reference import Batch
-from .step import Step, bind, export_config, run, step
+from .step import Step, bind, export_config, quick_tracing, run, step
 
 LENGTHS, STEPS = (5, 9, 3), 4  # prompts packed together, then single tokens
 TOLERANCE = 1e-4  # f32, as a share of the largest logit; agreement is seen at 1e-6
@@ -141,6 +141,7 @@ def _trial(small, program, build) -> tuple[_Trial, list[str]]:
     return trial, ["the clone shows too little: eager repeats itself whatever its weights are"]
 
 
+@quick_tracing()
 @torch.no_grad()
 def judge(config, dtype=torch.float32, build=build_model) -> Verdict:
     """Reasons to refuse a family; none means that its export may be trusted."""
