@@ -156,13 +156,12 @@ def _symbols(
     return found
 
 
-def save(
-    program: torch.export.ExportedProgram, path: pathlib.Path, names: dict[str, dict[int, str]]
-) -> Contents:
-    """Writes through a folder beside the target, so that a reader never sees half a file.
-
-    `names` says what the user calls a dimension: {input: {dim: symbol}}.
-    """
+def write(
+    program: torch.export.ExportedProgram,
+    path: pathlib.Path,
+    extra_files: dict[str, str] | None = None,
+):
+    """Writes through a folder beside the target, so that a reader never sees half a file."""
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
             for key in DROPPED:
@@ -170,7 +169,7 @@ def save(
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
             whole = pathlib.Path(folder) / path.name
-            torch.export.save(program, whole)
+            torch.export.save(program, whole, extra_files=extra_files)
             _refuse_pickles(whole)
             os.replace(whole, path)
     except OSError as error:
@@ -179,4 +178,14 @@ def save(
         raise
     except Exception as error:
         raise ExportError(f"torch.export.save refuses the model: {first_line(error)}") from error
+
+
+def save(
+    program: torch.export.ExportedProgram, path: pathlib.Path, names: dict[str, dict[int, str]]
+) -> Contents:
+    """Writes a module with its weights, and says what the file holds.
+
+    `names` says what the user calls a dimension: {input: {dim: symbol}}.
+    """
+    write(program, path)
     return _contents(program, path, _symbols(program, names))

@@ -9,6 +9,7 @@ import os
 import sys
 
 from .errors import ExportError, first_line
+from .text.command import DTYPES, export_cached, export_directory, is_model_directory
 
 EXAMPLES = """\
 examples:
@@ -17,6 +18,7 @@ examples:
       --dynamic ids:1=length:2..512 --dynamic mask:1=length -o bert.pt2
   echelon-export app.models:Ranker --input batch.ids=4x16:i64<1000 \\
       --input batch.dense=4x8:f32 -o ranker.pt2
+  echelon-export SmolLM2-135M-Instruct -o smollm2.pt2 --max-model-len 4096
 
 Dimension 0 of every input is the batch, and free, unless --static or --fixed say otherwise. The
 result is compared with eager PyTorch at several sizes before it is written. Then:
@@ -35,6 +37,23 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def add_decoder_options(p):
+    p.add_argument(
+        "--dtype", choices=DTYPES, help="what it computes in (default: the checkpoint's dtype)"
+    )
+    p.add_argument(
+        "--max-model-len",
+        type=positive,
+        metavar="N",
+        help="longest text in tokens, prompt and answer (default: the config's)",
+    )
+    p.add_argument(
+        "--cache",
+        metavar="FOLDER",
+        help="instead of -o: prints the path of the export in FOLDER, making it when it is absent",
+    )
+
+
 def parser() -> argparse.ArgumentParser:
     p = Parser(
         prog="echelon-export",
@@ -45,9 +64,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "target",
         help="FILE.py:NAME or package.module:NAME: an nn.Module, its class, or a function that "
-        "returns one",
+        "returns one; or the directory of a Hugging Face decoder (config.json, safetensors)",
     )
-    p.add_argument("-o", "--output", required=True, metavar="FILE.pt2")
+    p.add_argument("-o", "--output", metavar="FILE.pt2")
+    add_decoder_options(p.add_argument_group("for a Hugging Face decoder"))
     p.add_argument(
         "--input",
         action="append",
@@ -99,7 +119,32 @@ def constant(text: str) -> tuple[str, object]:
         return name, value
 
 
+def export_decoder(args: argparse.Namespace) -> list[str]:
+    for option in ("inputs", "constants", "dynamic", "fixed", "static", "max_batch"):
+        if getattr(args, option):
+            name = option.removesuffix("s").replace("_", "-")
+            raise ExportError(f"--{name} is for modules, and {args.target} is a directory")
+    if bool(args.output) == bool(args.cache):
+        raise ExportError("give -o FILE.pt2 or --cache FOLDER, one of the two")
+    options = args.dtype, args.max_model_len
+    if args.cache:
+        return [str(export_cached(args.target, args.cache, *options))]
+    return export_directory(args.target, args.output, *options)
+
+
 def export(args: argparse.Namespace) -> list[str]:
+    if is_model_directory(args.target):
+        return export_decoder(args)
+    for option in ("dtype", "max_model_len", "cache"):
+        if getattr(args, option):
+            name = option.replace("_", "-")
+            raise ExportError(f"--{name} is for the directory of a Hugging Face decoder")
+    if not args.output:
+        raise ExportError("give -o FILE.pt2; see echelon-export --help")
+    return export_module_target(args)
+
+
+def export_module_target(args: argparse.Namespace) -> list[str]:
     import pathlib
 
     import torch

@@ -104,8 +104,9 @@ def test_refuses_models(export, name, options, message):
     refused(export(name, *options), message)
 
 
-def test_refuses_a_folder_until_it_knows_the_kind(export, tmp_path):
-    refused(export(str(tmp_path), *X), "is not something to export; give a file and a name in it")
+def test_refuses_a_folder_that_is_no_model_directory(export, tmp_path):
+    refused(export(str(tmp_path)), "config.json; give a Hugging Face model directory")
+    refused(export(str(tmp_path), *X), "--input is for modules, and ")
 
 
 def test_refuses_a_file_that_does_not_import(export, tmp_path):

@@ -1,0 +1,102 @@
+"""A decoder built from its config alone: fake parameters, real buffers, positions of one length."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from transformers import AutoModelForCausalLM, initialization
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+from ..errors import ExportError
+from . import operators
+from .adapters import adapt
+from .recipes import keep_float32
+
+
+def copy_of(config):
+    return type(config).from_dict(config.to_dict())  # transformers writes into the one it is given
+
+
+def build(config, dtype, attention=operators.NAME, experts=operators.NAME, initialise=True):
+    """A model in evaluation mode; on whatever device or fake mode is current."""
+    skip = contextlib.nullcontext() if initialise else initialization.no_init_weights()
+    with skip:
+        model = AutoModelForCausalLM.from_config(
+            copy_of(config),
+            attn_implementation=attention,
+            experts_implementation=experts,
+            dtype=dtype,
+        ).eval()
+    model.tie_weights()  # part of the initialisation that may have been skipped
+    keep_float32(model, dtype)
+    model.requires_grad_(False)
+    if attention == operators.NAME:
+        with unset_fake_temporarily():
+            adapt(model)
+    return model
+
+
+def build_fake(config, dtype, max_model_len: int, build=build):
+    """(model, mode): parameters take no memory; the other buffers have their real values."""
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with mode:
+        model = build(config, dtype, initialise=False)
+    fill_buffers(model)
+    fix_rope(model, max_model_len)
+    operators.name_gates(model)
+    return model, mode
+
+
+def _unset(dtype: torch.dtype):
+    if dtype == torch.bool:
+        return True
+    return torch.nan if dtype.is_floating_point else torch.iinfo(dtype).min
+
+
+def fill_buffers(model):
+    """Gives a fake model real non-persistent buffers, by the initialiser that from_pretrained
+    itself relies on.
+    """
+    for path, module in model.named_modules():
+        fakes = {
+            name: module._buffers[name]
+            for name in module._non_persistent_buffers_set
+            if type(module._buffers[name]) not in (torch.Tensor, type(None))
+        }
+        for name, fake in fakes.items():
+            module._buffers[name] = torch.full(
+                tuple(fake.shape), _unset(fake.dtype), dtype=fake.dtype
+            )
+        if fakes:
+            model._init_weights(module)
+        for name, fake in fakes.items():
+            value = module._buffers[name]
+            unset = value.isnan() if fake.is_floating_point() else value == _unset(fake.dtype)
+            if unset.any():
+                raise ExportError(f"{path}.{name}: transformers does not initialise this buffer")
+
+
+def _moves_with_length(kind: str | None) -> bool:
+    return kind == "longrope" or "dynamic" in (kind or "")
+
+
+def fix_rope(model, max_model_len: int):
+    """longrope and dynamic: the frequencies of one length, so that no length seen at run time moves
+    a position.
+    """
+    for module in model.modules():
+        kinds = getattr(module, "rope_type", None)
+        for layer, kind in list(kinds.items() if isinstance(kinds, dict) else [(None, kinds)]):
+            if not _moves_with_length(kind):
+                continue
+            prefix, where = (f"{layer}_", {"layer_type": layer}) if layer else ("", {})
+            inv_freq, scale = ROPE_INIT_FUNCTIONS[kind](
+                module.config, None, seq_len=max_model_len, **where
+            )
+            setattr(module, f"{prefix}inv_freq", inv_freq)
+            setattr(module, f"{prefix}attention_scaling", scale)
+            # Any other name stops transformers' updater, which looks at lengths.
+            module.rope_type = {**kinds, layer: "fixed"} if layer else "fixed"
+            kinds = module.rope_type

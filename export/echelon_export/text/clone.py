@@ -1,0 +1,122 @@
+"""A config's clone at toy size: the same code paths, every kind of layer, windows of a few tokens;
+and weights that make every tensor matter.
+"""
+
+from __future__ import annotations
+
+import torch
+
+VOCAB, LENGTH, WINDOW = 128, 64, 4
+_HEADS = ("num_attention_heads", "n_head")
+_KV_HEADS = ("num_key_value_heads",)
+_LAYERS = ("num_hidden_layers", "n_layer")
+_SIZES = {
+    "hidden_size": 64,
+    "n_embd": 64,
+    "n_inner": 96,
+    "intermediate_size": 96,
+    "ffn_dim": 96,
+    "moe_intermediate_size": 32,
+    "shared_expert_intermediate_size": 32,
+    "shared_intermediate_size": 32,
+    "num_attention_heads": 4,
+    "n_head": 4,
+    "vocab_size": VOCAB,
+    "max_position_embeddings": LENGTH,
+    "n_positions": LENGTH,
+    "num_local_experts": 8,
+    "num_experts": 8,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 3,
+    "n_group": 4,
+    "topk_group": 2,
+    "q_lora_rank": 32,
+    "kv_lora_rank": 16,
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 16,
+    "qk_head_dim": 32,
+    "v_head_dim": 8,
+    "first_k_dense_replace": 1,
+    "query_pre_attn_scalar": 16,
+    "sliding_window": WINDOW,
+    "max_window_layers": 2,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "original_max_position_embeddings": LENGTH // 2,
+}
+
+
+def _first(config: dict, names, default=None):
+    return next((config[n] for n in names if config.get(n) is not None), default)
+
+
+def _layers(full: dict) -> tuple[int, dict]:
+    """How many layers stay, and the lists with an entry a layer: two of each kind, at least 4."""
+    count = _first(full, _LAYERS, 0)
+    lists = {n: v for n, v in full.items() if isinstance(v, list) and len(v) == count > 0}
+    seen, chosen = {}, []
+    for layer in range(count):
+        kind = str([v[layer] for v in lists.values()])
+        seen[kind] = seen.get(kind, 0) + 1
+        if seen[kind] <= 2:
+            chosen.append(layer)
+    rest = (layer for layer in range(count) if layer not in set(chosen))
+    chosen = sorted([*chosen, *(layer for layer, _ in zip(rest, range(4 - len(chosen))))])
+    return len(chosen), {n: [v[layer] for layer in chosen] for n, v in lists.items()}
+
+
+def _rope(full: dict, head_dim: int, full_head_dim: int):
+    """Factors a frequency are as many as the clone has frequencies; lengths are the clone's."""
+
+    def small(value, name=None):
+        if isinstance(value, dict):
+            return {n: small(v, n) for n, v in value.items()}
+        if name == "original_max_position_embeddings" and value is not None:
+            return LENGTH // 2
+        if isinstance(value, list) and name in ("short_factor", "long_factor"):
+            count = max(1, len(value) * head_dim // full_head_dim)
+            return [value[i * len(value) // count] for i in range(count)]
+        return value
+
+    return small(full["rope_parameters"])
+
+
+def shrink(config, geometry: bool = True):
+    """The clone's config. Without geometry, heads and widths stay as they are."""
+    full = config.to_dict()
+    small = {n: v for n, v in _SIZES.items() if full.get(n) is not None}
+    heads, kv_heads = _first(full, _HEADS, 1), _first(full, _KV_HEADS)
+    width = _first(full, ("hidden_size", "n_embd"), heads)
+    head_dim = full.get("head_dim") or width // heads
+    small_head_dim = 16 if head_dim * heads == width or full.get("qk_rope_head_dim") else 32
+    if full.get("head_dim") is not None:
+        small["head_dim"] = small_head_dim
+    if kv_heads is not None:
+        small["num_key_value_heads"] = 4 if kv_heads == heads else min(kv_heads, 2)
+    if full.get("word_embed_proj_dim") is not None:
+        small["word_embed_proj_dim"] = 64 if full["word_embed_proj_dim"] == width else 32
+    if not geometry:
+        kept = ("vocab_size", "max_position_embeddings", "n_positions", "sliding_window")
+        ends = ("_token_id", "original_max_position_embeddings")
+        small = {n: v for n, v in small.items() if n in kept or n.endswith(ends)}
+        small_head_dim = head_dim
+    count, lists = _layers(full)
+    small |= {n: count for n in _LAYERS if full.get(n) is not None} | lists
+    if full.get("rope_parameters"):
+        small["rope_parameters"] = _rope(full, small_head_dim, head_dim)
+    return type(config).from_dict({**full, **small, "quantization_config": None})
+
+
+@torch.no_grad()
+def randomise(model, seed: int = 7):
+    """The usual weights (zero biases, unit norms, 0.02) hide errors; these do not."""
+    generator = torch.Generator().manual_seed(seed)
+    for value in model.state_dict(keep_vars=True).values():
+        if not value.is_floating_point():
+            continue
+        noise = torch.randn(value.shape, generator=generator)
+        scaled = noise * 2 * value.shape[-1] ** -0.5 if value.ndim > 1 else value + 0.1 * noise
+        value.data = scaled.to(value.dtype)
+    model.tie_weights()
+    return model
