@@ -1,5 +1,6 @@
 """What the text tests share: the probe process, and a model's directory for each family."""
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -44,13 +45,26 @@ def probe():
     probe.close()
 
 
-@pytest.fixture(scope="session", params=families.FAMILIES)
+def smollm2() -> pathlib.Path:
+    """The demo's model: a real vocabulary. Converted where the demo looks for it."""
+    spec = importlib.util.spec_from_file_location("convert", ROOT / "examples" / "smollm2" / "convert.py")
+    convert = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(convert)
+    directory = pathlib.Path(os.environ.get("ECHELON_BUILD", ROOT / "build")) / "smollm2"
+    convert.convert(directory)
+    return directory
+
+
+@pytest.fixture(scope="session", params=[*families.FAMILIES, "SmolLM2"])
 def model(request, probe, tmp_path_factory):
     """transformers' tokenizer of a family; the probe has the same files."""
     from transformers import AutoTokenizer
 
-    directory = tmp_path_factory.mktemp("models") / request.param
-    families.write(request.param, directory)
+    if request.param == "SmolLM2":
+        directory = smollm2()
+    else:
+        directory = tmp_path_factory.mktemp("models") / request.param
+        families.write(request.param, directory)
     answer = probe(dir=str(directory))
     assert "error" not in answer, answer
     return AutoTokenizer.from_pretrained(directory)
