@@ -62,7 +62,7 @@ class TorchStage final : public StageModule {
       const graph::Stored& stored = graph_.stored[i];
       if (program_.stored_slots[i] < 0) continue;
       if (range_of.try_emplace({stored.path, stored.offset, stored.nbytes}, ranges.size()).second)
-        ranges.push_back(RangeOf(stored));
+        ranges.push_back(RangeOf(stored, options.verify));
     }
     for (const weights::Range& range : ranges) weight_bytes_ += range.nbytes;
     absl::StatusOr<weights::Loaded> loaded =
@@ -98,10 +98,10 @@ class TorchStage final : public StageModule {
   uint64_t weight_bytes() const override { return weight_bytes_; }
 
  private:
-  static weights::Range RangeOf(const graph::Stored& stored) {
+  static weights::Range RangeOf(const graph::Stored& stored, bool verify) {
     weights::Range range{stored.path, stored.offset, stored.nbytes};
     range.name = stored.name;
-    if (stored.crc32 != 0) range.crc32 = stored.crc32;
+    if (verify && stored.crc32 != 0) range.crc32 = stored.crc32;
     return range;
   }
 

@@ -32,6 +32,7 @@ class StageModule {
 struct LoadOptions {
   int threads = 0;  // that read weights and run operators; 0: one a usable core
   weights::Progress progress;
+  bool verify = true;  // weights against the CRC-32 that the file states for them
   // Runs the very operators that eager PyTorch runs, so that results are equal to the last bit.
   // Otherwise linear layers are packed (packed_linear.h), and sums may round in another order.
   bool exact = false;

@@ -39,6 +39,7 @@ struct Stored {
   int64_t storage_offset = 0;
   uint64_t offset = 0, nbytes = 0;  // of the record's bytes inside the file
   std::string path;                 // the file
+  uint32_t crc32 = 0;               // of those bytes, as the archive states it; 0: it states none
 };
 
 struct Value {

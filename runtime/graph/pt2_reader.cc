@@ -62,7 +62,7 @@ class Pt2Reader {
     graph.name = stem_;
     Digest digest;
     AddGraph(graph, &digest);
-    for (const Stored& stored : graph.stored) digest.Add(int64_t{weights_.Crc(stored)});
+    for (const Stored& stored : graph.stored) digest.Add(int64_t{stored.crc32});
     graph.digest = digest.Hex();
     return graph;
   }

@@ -87,7 +87,7 @@ absl::Status WeightsTable::Add(const Archive& archive, const std::string& folder
       added.has_record = true;
       added.stored.offset = record->offset;
       added.stored.nbytes = record->nbytes;
-      added.crc32 = record->crc32;
+      added.stored.crc32 = record->crc32;
     }
     entries_.emplace(entry.key(), std::move(added));
   }
@@ -120,11 +120,6 @@ absl::StatusOr<Stored> WeightsTable::Find(const std::string& name, bool allow_em
       absl::StrCat(who, ": shape ", ShapeText(entry.stored.shape), " ",
                    extent < 0 ? "overflows" : absl::StrCat("needs ", extent, " bytes"),
                    ", its record has ", entry.stored.nbytes));
-}
-
-uint32_t WeightsTable::Crc(const Stored& stored) const {
-  const auto found = entries_.find(stored.name);
-  return found == entries_.end() ? 0 : found->second.crc32;
 }
 
 }  // namespace echelon::graph

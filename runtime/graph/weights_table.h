@@ -20,13 +20,11 @@ class WeightsTable {
   // The tensor as stored, its kind set by the caller; checks that its elements lie within its
   // record. An empty record (saved from fake tensors) is an error unless allow_empty.
   absl::StatusOr<Stored> Find(const std::string& name, bool allow_empty) const;
-  uint32_t Crc(const Stored& stored) const;  // as the archive states it for the record
 
  private:
   struct Entry {
     Stored stored;
     bool pickled = false;
-    uint32_t crc32 = 0;
     bool has_record = false;
   };
   absl::Status Add(const Archive& archive, const std::string& folder, const std::string& config);

@@ -18,7 +18,7 @@ struct ZipEntry {
   std::string name;
   uint64_t offset = 0;  // of the entry's data in the file, after its local header
   uint64_t nbytes = 0;
-  uint32_t crc32 = 0;  // as the directory states it; not verified
+  uint32_t crc32 = 0;  // as the directory states it; verified by who reads the data
 };
 
 class Zip {

@@ -50,7 +50,8 @@ absl::Status Rank::Load(const std::string& plan_json,
   const plan::Stage& stage = plan->stages[options_.rank];
   if (hooks_.planned) hooks_.planned(*plan, stage);
   module_.reset();  // another plan's weights must go before this one's come
-  exec::LoadOptions load{.threads = options_.threads, .exact = options_.exact};
+  exec::LoadOptions load{
+      .threads = options_.threads, .verify = options_.verify, .exact = options_.exact};
   load.progress = [&](int64_t loaded, int64_t total) {
     metrics_->SetWeights(loaded, total);
     if (progress) progress(loaded, total);

@@ -30,6 +30,7 @@ class Rank final : public group::Member {
   struct Options {
     int rank = 0, world = 1;
     int threads = 0;     // that read weights; 0: one a usable core
+    bool verify = true;  // exec::LoadOptions::verify
     bool exact = false;  // exec::LoadOptions::exact
     link::FrameLimits limits;
     link::LinkOptions link;

@@ -11,8 +11,10 @@
 #include <thread>
 
 #include "absl/cleanup/cleanup.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "runtime/weights/crc32.h"
 
 namespace echelon::weights {
 namespace {
@@ -62,6 +64,7 @@ struct Piece {
   const Range* range;
   uint64_t begin, nbytes;  // within the range
   std::byte* to;
+  uint32_t crc32 = 0;  // of what was read, where the range states one
 };
 
 std::vector<Piece> Pieces(const std::vector<Range>& ranges, const std::vector<std::byte*>& at) {
@@ -71,6 +74,30 @@ std::vector<Piece> Pieces(const std::vector<Range>& ranges, const std::vector<st
       pieces.push_back(
           {&ranges[i], begin, std::min(kPieceBytes, ranges[i].nbytes - begin), at[i] + begin});
   return pieces;
+}
+
+absl::Status Read(WeightSource& source, Piece* piece) {
+  const Range& range = *piece->range;
+  const absl::Span<std::byte> to(piece->to, piece->nbytes);
+  if (!range.crc32) return source.Read(range.path, range.offset + piece->begin, to);
+  return source.ReadSummed(range.path, range.offset + piece->begin, to, &piece->crc32);
+}
+
+// A range's pieces stand in order.
+absl::Status Verify(const std::vector<Piece>& pieces) {
+  uint32_t sum = 0;
+  for (const Piece& piece : pieces) {
+    const Range& range = *piece.range;
+    if (!range.crc32) continue;
+    sum = piece.begin == 0 ? piece.crc32 : JoinCrc32(sum, piece.crc32, piece.nbytes);
+    const bool is_last = piece.begin + piece.nbytes == range.nbytes;
+    if (is_last && sum != *range.crc32)
+      return absl::DataLossError(absl::StrFormat(
+          "%s: tensor \"%s\" is damaged: its CRC-32 is %08x, the archive says %08x; copy the file "
+          "again",
+          range.path, absl::Utf8SafeCHexEscape(range.name), sum, *range.crc32));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -138,16 +165,15 @@ absl::StatusOr<Loaded> Load(WeightSource& source, const std::vector<Range>& rang
   loaded.arena = *arena;
   for (const uint64_t start : starts) loaded.at.push_back(loaded.arena->data() + start);
 
-  const std::vector<Piece> pieces = Pieces(ranges, loaded.at);
+  std::vector<Piece> pieces = Pieces(ranges, loaded.at);
   std::atomic<size_t> next = 0;
   std::atomic<uint64_t> done = 0;
   std::mutex mutex;
   absl::Status status;
   const auto work = [&] {
     for (size_t i = next++; i < pieces.size(); i = next++) {
-      const Piece& piece = pieces[i];
-      const absl::Status read = source.Read(piece.range->path, piece.range->offset + piece.begin,
-                                            {piece.to, piece.nbytes});
+      Piece& piece = pieces[i];
+      const absl::Status read = Read(source, &piece);
       if (!read.ok()) {
         const std::lock_guard lock(mutex);
         status.Update(read);
@@ -164,6 +190,7 @@ absl::StatusOr<Loaded> Load(WeightSource& source, const std::vector<Range>& rang
   for (size_t i = 1; i < workers; ++i) pool.emplace_back(work);
   work();
   pool.clear();
+  if (status.ok()) status = Verify(pieces);
   if (!status.ok()) return status;
   return loaded;
 }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -38,6 +39,8 @@ class Arena {
 struct Range {
   std::string path;
   uint64_t offset = 0, nbytes = 0;
+  std::optional<uint32_t> crc32 = {};  // of the whole range; none: it is not verified
+  std::string name = {};               // of the tensor, for people
 };
 
 struct Loaded {
@@ -48,9 +51,10 @@ struct Loaded {
 // (loaded, total) bytes; called from reading threads, at most about every 16 MiB.
 using Progress = std::function<void(int64_t, int64_t)>;
 
-// Reads every range once. threads: 0 means one a usable core, at least two. Refuses, before it
-// reads, what does not fit the memory that this machine or its cgroup has left: kResourceExhausted
-// names the bytes wanted and left.
+// Reads every range once, and verifies those that state a CRC-32: kDataLoss names file and tensor.
+// threads: 0 means one a usable core, at least two. Refuses, before it reads, what does not fit the
+// memory that this machine or its cgroup has left: kResourceExhausted names the bytes wanted and
+// left.
 absl::StatusOr<Loaded> Load(WeightSource& source, const std::vector<Range>& ranges, int threads,
                             const Progress& progress);
 

@@ -14,6 +14,8 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "runtime/weights/crc32.h"
+#include "runtime/weights/guarded_copy.h"
 
 namespace echelon::weights {
 namespace {
@@ -21,6 +23,7 @@ namespace {
 constexpr size_t kMapBytes = 1 << 20;  // below this a mapping costs more than it saves
 constexpr size_t kStepBytes =
     2 << 20;  // copied at once: a huge page, while the kernel's zeroing has it cached
+constexpr size_t kReadBytes = 1 << 20;  // read, then summed while it is in a core's own cache
 constexpr size_t kProbes = 8;
 
 // Whether the pages of a mapping seem to be in the page cache. A file that is not there is better
@@ -37,9 +40,9 @@ bool IsCached(std::byte* mapping, size_t nbytes, size_t page_bytes) {
 // Copies from the page cache through a mapping. Into huge pages just zeroed this is half as fast
 // again as a read: the zeroed lines are still in the processor's cache, and memcpy uses them where
 // the kernel's copy streams past. False: read instead, which also finds the words for what is
-// wrong. Each step is populated before it is touched, so that a file that ends early or cannot be
-// read is an error here and no SIGBUS; only one truncated within that step's copy is.
-bool CopyCached(int descriptor, uint64_t offset, absl::Span<std::byte> to) {
+// wrong. Each step is populated before it is touched, which is cheaper than its faults would be; a
+// file cut short after that fails the guarded copy.
+bool CopyCached(int descriptor, uint64_t offset, absl::Span<std::byte> to, uint32_t* crc32) {
   static const size_t page_bytes = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
   struct stat file {};
   if (to.size() < kMapBytes || ::fstat(descriptor, &file) != 0) return false;
@@ -55,7 +58,11 @@ bool CopyCached(int descriptor, uint64_t offset, absl::Span<std::byte> to) {
   for (size_t done = 0; copied && done < mapped_bytes; done += kStepBytes) {
     const size_t step = std::min(kStepBytes, mapped_bytes - done), skip = done == 0 ? lead : 0;
     copied = ::madvise(mapping + done, step, MADV_POPULATE_READ) == 0;
-    if (copied) std::memcpy(to.data() + (done + skip - lead), mapping + done + skip, step - skip);
+    if (!copied) break;
+    const absl::Span<std::byte> block = to.subspan(done + skip - lead, step - skip);
+    copied = GuardedCopy(block.data(), mapping + done + skip, block.size());
+    // Summed in smaller blocks they would still be closer, but memcpy of less is a third slower.
+    if (copied && crc32 != nullptr) *crc32 = ExtendCrc32(*crc32, block);
   }
   ::munmap(map, mapped_bytes);
   return copied;
@@ -68,15 +75,33 @@ class LocalFileSource final : public WeightSource {
   }
 
   absl::Status Read(const std::string& path, uint64_t offset, absl::Span<std::byte> to) override {
+    return Fill(path, offset, to, nullptr);
+  }
+
+  absl::Status ReadSummed(const std::string& path, uint64_t offset, absl::Span<std::byte> to,
+                          uint32_t* crc32) override {
+    return Fill(path, offset, to, crc32);
+  }
+
+  uint64_t bytes_read() const override { return bytes_read_; }
+
+ private:
+  // crc32 may be null.
+  absl::Status Fill(const std::string& path, uint64_t offset, absl::Span<std::byte> to,
+                    uint32_t* crc32) {
     const absl::StatusOr<int> descriptor = Open(path);
     if (!descriptor.ok()) return descriptor.status();
-    if (CopyCached(*descriptor, offset, to)) {
+    if (crc32 != nullptr) *crc32 = 0;
+    if (CopyCached(*descriptor, offset, to, crc32)) {
       bytes_read_ += to.size();
       return absl::OkStatus();
     }
+    if (crc32 != nullptr) *crc32 = 0;
+    const size_t most_bytes = crc32 == nullptr ? to.size() : kReadBytes;
     for (size_t done = 0; done < to.size();) {
-      const ssize_t got = ::pread(*descriptor, to.data() + done, to.size() - done,
-                                  static_cast<off_t>(offset + done));
+      const absl::Span<std::byte> rest = to.subspan(done, most_bytes);
+      const ssize_t got =
+          ::pread(*descriptor, rest.data(), rest.size(), static_cast<off_t>(offset + done));
       if (got < 0 && errno == EINTR) continue;
       if (got < 0)
         return absl::DataLossError(absl::StrCat(path, ": reading at byte ", offset + done,
@@ -85,15 +110,14 @@ class LocalFileSource final : public WeightSource {
         return absl::DataLossError(absl::StrCat(path, ": truncated, ends at byte ", offset + done,
                                                 " where weights up to byte ", offset + to.size(),
                                                 " are expected; copy the file again"));
-      done += static_cast<size_t>(got);
-      bytes_read_ += static_cast<uint64_t>(got);
+      const size_t got_bytes = static_cast<size_t>(got);
+      if (crc32 != nullptr) *crc32 = ExtendCrc32(*crc32, rest.first(got_bytes));
+      done += got_bytes;
+      bytes_read_ += got_bytes;
     }
     return absl::OkStatus();
   }
 
-  uint64_t bytes_read() const override { return bytes_read_; }
-
- private:
   absl::StatusOr<int> Open(const std::string& path) {
     const std::lock_guard lock(mutex_);
     const auto found = descriptors_.find(path);
@@ -110,6 +134,13 @@ class LocalFileSource final : public WeightSource {
 };
 
 }  // namespace
+
+absl::Status WeightSource::ReadSummed(const std::string& path, uint64_t offset,
+                                      absl::Span<std::byte> to, uint32_t* crc32) {
+  const absl::Status read = Read(path, offset, to);
+  if (read.ok()) *crc32 = ExtendCrc32(0, to);
+  return read;
+}
 
 std::unique_ptr<WeightSource> LocalFiles() { return std::make_unique<LocalFileSource>(); }
 
