@@ -5,6 +5,7 @@
 
 #include "runtime/cli/commands.h"
 #include "runtime/graph/printer.h"
+#include "runtime/stage/flag_errors.h"
 #include "runtime/stage/measure.h"
 #include "runtime/stage/model.h"
 
@@ -59,7 +60,7 @@ int PlanMain(int argc, char** argv) {
   } catch (const CLI::CallForHelp& help) {
     return app.exit(help);
   } catch (const CLI::ParseError& error) {
-    std::fprintf(stderr, "echelon plan: %s; see --help\n", error.what());
+    std::fprintf(stderr, "echelon plan: %s; see --help\n", stage::FlagError(app, error).c_str());
     return 2;
   }
   const absl::StatusOr<stage::Model> model = stage::OpenModel(arguments.model);

@@ -24,6 +24,7 @@
 #include "runtime/cli/child.h"
 #include "runtime/cli/commands.h"
 #include "runtime/cli/progress.h"
+#include "runtime/stage/flag_errors.h"
 #include "runtime/stage/model.h"
 
 namespace echelon {
@@ -40,7 +41,7 @@ struct RunFlags {
   int chunks = 1, queue = 256, threads = 0, restarts = 0;
   double request_timeout_s = 300, join_timeout_s = 600;
   stage::PlanFlags plan;
-  bool verbose = false, code = false, exact = false;
+  bool verbose = false, code = false, exact = false, verify_weights = true;
 };
 
 class Runner {
@@ -95,6 +96,7 @@ class Runner {
     add("report-fd", 3);
     add("incarnation", absl::StrCat(::getpid(), "-", starts_));
     if (!flags_.code) command.emplace_back("--quiet");
+    if (!flags_.verify_weights) command.emplace_back("--no-verify-weights");
     if (flags_.exact) command.emplace_back("--exact");
     if (rank > 0) return command;
     add("policy", flags_.plan.policy);
@@ -338,6 +340,8 @@ void AddFlags(CLI::App& app, RunFlags* f) {
       ->capture_default_str();
   app.add_option("--threads", f->threads, "threads a stage; 0: the machine's cores shared out")
       ->check(CLI::Range(0, 4096));
+  app.add_flag("--verify-weights,!--no-verify-weights", f->verify_weights,
+               "compare what is loaded with the file's checksums (on)");
   app.add_flag("--exact", f->exact,
                "run linear layers as eager PyTorch does: equal to the last bit, but slower");
   app.add_option("--request-timeout", f->request_timeout_s, "seconds a request may take")
@@ -371,7 +375,7 @@ int RunMain(int argc, char** argv) {
   } catch (const CLI::CallForHelp& help) {
     return app.exit(help);
   } catch (const CLI::ParseError& error) {
-    std::fprintf(stderr, "echelon run: %s; see --help\n", error.what());
+    std::fprintf(stderr, "echelon run: %s; see --help\n", stage::FlagError(app, error).c_str());
     return 2;
   }
   if (flags.name.empty()) flags.name = std::filesystem::path(flags.model).stem().string();

@@ -23,11 +23,13 @@ class StageModule {
   virtual ~StageModule() = default;
 
   // Replaces the frame's values, which are the stage's `receives`, by its `sends`, which share no
-  // memory with the module's weights and buffers. kInvalidArgument: a value is missing or of
+  // memory with the module's weights and buffers. A text model's frame says in `rows` whose tokens
+  // these are (step::Step). kInvalidArgument: a value is missing or of
   // another dtype; kInternal: an operator failed (node, target and why).
   virtual absl::Status Run(link::Frame& frame) = 0;
 
   virtual uint64_t weight_bytes() const = 0;
+  virtual uint64_t kv_bytes() const = 0;  // text: of its KV cache, touched or not
 };
 
 struct LoadOptions {
@@ -44,6 +46,11 @@ struct LoadOptions {
       nullptr;  // when given, Run adds each node's time at its index in the graph
   // The whole storage that a value lies in; empty for what is no tensor.
   using StorageOf = std::function<absl::Span<const std::byte>(graph::ValueId)>;
+  // Text: blocks of the KV cache (plan::Plan::kv_blocks).
+  int64_t kv_blocks = 0;
+  // Text: the last stage answers with the tokens it drew (step::Result in the frame's `rows`);
+  // otherwise with the logits, as any model does.
+  bool draws = true;
   // When given, Run calls it after each node (index in the graph), while the node's arguments are
   // still alive.
   std::function<void(int node, const StorageOf&)> observe;

@@ -24,6 +24,7 @@ struct StageFlags {
   int window = 0;  // 0: twice the stages
   int queue = 256;
   int threads = 0;
+  bool verify_weights = true;
   bool exact = false;
   double request_timeout_s = 300, join_timeout_s = 600;
   int liveness_ms = 700;

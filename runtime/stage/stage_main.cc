@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
@@ -90,6 +91,7 @@ class StageProcess {
     rank_ = std::make_unique<Rank>(Rank::Options{.rank = flags_.rank,
                                                  .world = flags_.world,
                                                  .threads = flags_.threads,
+                                                 .verify = flags_.verify_weights,
                                                  .exact = flags_.exact},
                                    &model_.graph, listener_.get(), metrics_.get(), MakeHooks());
     if (is_head())
@@ -117,8 +119,9 @@ class StageProcess {
     http.listener.port = flags_.http_port;
     http.listener.max_body_bytes = static_cast<size_t>(*max_bytes);
     http.max_request_time = absl::Seconds(flags_.request_timeout_s);
-    http.no_backend = absl::StrFormat("this is rank %d of %d; ask rank 0 at %s", flags_.rank,
-                                      flags_.world, flags_.host);
+    const std::string no_backend = absl::StrFormat("this is rank %d of %d; ask rank 0 at %s",
+                                                   flags_.rank, flags_.world, flags_.host);
+    http.no_backend = no_backend;
     http.ready = [this] { return Ready(); };
     http.status_json = [this] { return StatusJson(); };
     absl::StatusOr<std::unique_ptr<serve::HttpServer>> http_server =
@@ -129,6 +132,7 @@ class StageProcess {
         {.host = flags_.bind,
          .port = flags_.grpc_port,
          .backend = driver_.get(),
+         .no_backend = no_backend,
          .services = {},
          .model = flags_.name,
          .max_message_bytes = static_cast<int>(std::min<int64_t>(*max_bytes, INT32_MAX)),
@@ -314,8 +318,11 @@ int Main(int argc, char** argv) {
   const absl::Status status = process.Run(stop_signals);
   if (status.ok()) return 0;
   process.Report(status);
-  std::fprintf(stderr, "echelon-stage: rank %d: %s\n", flags.rank,
-               std::string(status.message()).c_str());
+  const std::string who = absl::StrCat("rank ", flags.rank);
+  const std::string text(status.message());
+  const bool named = absl::StartsWith(text, absl::StrCat(who, " "));
+  std::fprintf(stderr, "echelon-stage: %s%s\n", named ? "" : absl::StrCat(who, ": ").c_str(),
+               text.c_str());
   return 1;
 }
 
