@@ -14,6 +14,7 @@
 #include "absl/strings/str_split.h"
 #include "runtime/cli/npy.h"
 #include "runtime/stage/model.h"
+#include "runtime/step/step.h"
 #include "tests/exec/oracle.h"
 
 namespace echelon::oracle {
@@ -181,11 +182,17 @@ double WorstDifference(const Oracle& oracle, const Answer& answer) {
   return worst / largest;
 }
 
-class TextFamily : public ::testing::TestWithParam<std::string> {
+class TextFamilies : public ::testing::Test {
  protected:
   void SetUp() override {
     exec::SetThreads(1);
-    folder_ = Folder() / GetParam();
+    families_ = Families();
+    ASSERT_FALSE(families_.empty()) << "no models under " << Folder()
+                                    << ": run tests/text/make_families.py, or set ECHELON_FAMILIES";
+  }
+
+  void Open(const std::string& family) {
+    const std::filesystem::path folder_ = Folder() / family;
     auto model = stage::OpenModel(folder_ / "model.pt2");
     ASSERT_TRUE(model.ok()) << model.status();
     model_ = *std::move(model);
@@ -202,44 +209,49 @@ class TextFamily : public ::testing::TestWithParam<std::string> {
     return Group::Load(model_, checkpoint_, plan->stages);
   }
 
-  std::filesystem::path folder_;
+  std::vector<std::string> families_;
   stage::Model model_;
   weights::Checkpoint checkpoint_;
   Oracle oracle_;
 };
 
-TEST_P(TextFamily, WritesWhatTransformersWritesInOneTwoAndThreeStages) {
-  for (const int stages : {1, 2, 3}) {
-    auto group = Staged(stages);
-    ASSERT_TRUE(group.ok()) << group.status();
-    const auto answer = Generate(*group, oracle_, 64);
-    ASSERT_TRUE(answer.ok()) << answer.status();
-    EXPECT_EQ(answer->tokens, oracle_.tokens) << stages << " stages";
-    const double worst = WorstDifference(oracle_, *answer);
-    EXPECT_LT(worst, kTolerance) << stages << " stages";
-    std::printf("%s, %d stages: logits within %.1e of the largest\n", GetParam().c_str(), stages,
-                worst);
+TEST_F(TextFamilies, WriteWhatTransformersWritesInOneTwoAndThreeStages) {
+  for (const std::string& family : families_) {
+    SCOPED_TRACE(family);
+    ASSERT_NO_FATAL_FAILURE(Open(family));
+    for (const int stages : {1, 2, 3}) {
+      auto group = Staged(stages);
+      ASSERT_TRUE(group.ok()) << group.status();
+      const auto answer = Generate(*group, oracle_, 64);
+      ASSERT_TRUE(answer.ok()) << answer.status();
+      EXPECT_EQ(answer->tokens, oracle_.tokens) << stages << " stages";
+      const double worst = WorstDifference(oracle_, *answer);
+      EXPECT_LT(worst, kTolerance) << stages << " stages";
+      std::printf("%s, %d stages: logits within %.1e of the largest\n", family.c_str(), stages,
+                  worst);
+    }
   }
 }
 
-TEST_P(TextFamily, IsBitwiseTheSameInChunksAndAlone) {
-  auto whole = Staged(1), chunked = Staged(2);
-  ASSERT_TRUE(whole.ok() && chunked.ok());
-  const auto wanted = Generate(*whole, oracle_, 64), got = Generate(*chunked, oracle_, 7);
-  ASSERT_TRUE(wanted.ok() && got.ok()) << wanted.status() << got.status();
-  EXPECT_EQ(got->logits, wanted->logits);
-  for (size_t i = 0; i < oracle_.prompts.size(); ++i) {
-    auto alone = Staged(1);
-    ASSERT_TRUE(alone.ok());
-    const Oracle one{.prompts = {oracle_.prompts[i]}};
-    const auto answer = Generate(*alone, one, 5);
-    ASSERT_TRUE(answer.ok()) << answer.status();
-    EXPECT_EQ(answer->logits[0], wanted->logits[i]) << "prompt " << i;
+TEST_F(TextFamilies, AreBitwiseTheSameInChunksAndAlone) {
+  for (const std::string& family : families_) {
+    SCOPED_TRACE(family);
+    ASSERT_NO_FATAL_FAILURE(Open(family));
+    auto whole = Staged(1), chunked = Staged(2);
+    ASSERT_TRUE(whole.ok() && chunked.ok());
+    const auto wanted = Generate(*whole, oracle_, 64), got = Generate(*chunked, oracle_, 7);
+    ASSERT_TRUE(wanted.ok() && got.ok()) << wanted.status() << got.status();
+    EXPECT_EQ(got->logits, wanted->logits);
+    for (size_t i = 0; i < oracle_.prompts.size(); ++i) {
+      auto alone = Staged(1);
+      ASSERT_TRUE(alone.ok());
+      const Oracle one{.prompts = {oracle_.prompts[i]}};
+      const auto answer = Generate(*alone, one, 5);
+      ASSERT_TRUE(answer.ok()) << answer.status();
+      EXPECT_EQ(answer->logits[0], wanted->logits[i]) << "prompt " << i;
+    }
   }
 }
-
-INSTANTIATE_TEST_SUITE_P(Families, TextFamily, ::testing::ValuesIn(Families()),
-                         [](const auto& info) { return info.param; });
 
 }  // namespace
 }  // namespace echelon::oracle
