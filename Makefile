@@ -37,7 +37,7 @@ build: deps ## build/bin/echelon, build/bin/echelon-stage
 demo: build deps-python ## MiniLM with its real weights over two processes: sentences in, similarities out
 	@$(PYTHON) examples/minilm/demo.py --echelon $(BUILD)/bin/echelon --model $(BUILD)/minilm.pt2
 
-test: deps deps-test deps-python ## every part, as CI does; PARTS="unit process" picks (tools/test.py --list)
+test: deps deps-test deps-python ## every part; .ci/run leaves out fuzz; PARTS="unit process" picks (tools/test.py --list)
 	@python3 tools/test.py --build $(BUILD) --jobs $(JOBS) --fuzz-seconds $(FUZZ_SECONDS) $(PARTS)
 
 bench: deps deps-python ## tables, and build/bench/*.json
