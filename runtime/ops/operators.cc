@@ -95,7 +95,9 @@ at::Tensor RunAttention(const at::Tensor& q_given, const at::Tensor& k_given,
               "with its sequences and a KV cache");
   kv::KvCache& cache = *current->cache;
   const step::Step& step = *current->step;
-  const kv::KvCache::Layer* layer = cache.Find(static_cast<int32_t>(layer_number));
+  const bool is_number = layer_number >= 0 && layer_number <= INT32_MAX;
+  const kv::KvCache::Layer* layer =
+      is_number ? cache.Find(static_cast<int32_t>(layer_number)) : nullptr;
   TORCH_CHECK(layer != nullptr, "attention: layer ", layer_number, " has no place in the KV cache");
   CheckShapes(q_given, k_given, v_given, layer->shape);
   TORCH_CHECK(window >= 0, "attention: window ", window);
