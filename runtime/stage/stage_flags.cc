@@ -53,6 +53,16 @@ void AddFlags(CLI::App& app, StageFlags* f) {
       ->check(CLI::Range(0, 4096));
   app.add_flag("--verify-weights,!--no-verify-weights", f->verify_weights,
                "compare what is loaded with the file's checksums (on)");
+  app.add_option("--weights", f->weights,
+                 "language models: directory of the safetensors files that the parameters lie in");
+  app.add_option("--chunk-tokens", f->chunk_tokens,
+                 "language models: tokens of prompts in a step; longer ones come in several")
+      ->check(CLI::Range(1, 65536))
+      ->capture_default_str();
+  app.add_option("--max-running", f->max_running,
+                 "language models: sequences that are generated at once; others wait")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
   app.add_flag("--exact", f->exact,
                "run linear layers as eager PyTorch does: equal to the last bit, but slower");
   app.add_option("--request-timeout", f->request_timeout_s, "seconds a request may take")
