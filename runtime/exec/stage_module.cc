@@ -79,8 +79,11 @@ class TorchStage final : public StageModule {
       }
       // Each weight's bytes go as soon as oneDNN has its own copy. Tied ones stay as they are:
       // another reader may want them so.
-      if (!options.exact)
-        PackLinears(program_, own, options.least_packed_elements, frame_,
+      // A sequence's tokens must not depend on who shares its step, whatever that costs.
+      const PackOptions pack = graph_.text ? PackOptions{.least_elements = 1, .rows_alone = true}
+                                           : PackOptions{options.least_packed_elements};
+      if (!options.exact || graph_.text)
+        PackLinears(program_, own, pack, frame_,
                     [this](absl::Span<std::byte> bytes) { weights_->Release(bytes); });
     } catch (const c10::Error& error) {
       return absl::InternalError(absl::StrCat(
@@ -196,17 +199,24 @@ class TorchStage final : public StageModule {
   // Leaves the results on the stack.
   void Call(const Instruction& instruction) {
     stack_.clear();
-    if (const PackedCall& call = instruction.packed; call.linear) {
-      const at::Tensor bias = call.bias < 0 ? at::Tensor() : frame_[call.bias].toTensor();
-      stack_.emplace_back(call.linear->Run(frame_[call.input].toTensor(), bias));
-      return;
-    }
+    if (instruction.packed.is_set()) return CallPacked(instruction.packed);
     for (const ArgumentTemplate& argument : instruction.arguments)
       stack_.push_back(Materialise(argument));
     if (instruction.op)
       instruction.op->callBoxed(stack_);
     else
       stack_ = {instruction.python(stack_)};
+  }
+
+  void CallPacked(const PackedCall& call) {
+    const at::Tensor& input = frame_[call.input].toTensor();
+    const at::Tensor bias = call.bias < 0 ? at::Tensor() : frame_[call.bias].toTensor();
+    if (call.linear) {
+      stack_.emplace_back(call.linear->Run(input, bias));
+      return;
+    }
+    const at::Tensor& weight = frame_[call.weight].toTensor();
+    stack_.emplace_back(SharedLinear(call.transposed ? weight.t() : weight, input, bias));
   }
 
   absl::Span<const std::byte> StorageOf(ValueId id) const {

@@ -39,7 +39,7 @@ struct LoadOptions {
   bool verify = true;  // weights against the CRC-32 that the file states for them
   // Runs the very operators that eager PyTorch runs, so that results are equal to the last bit.
   // Otherwise linear layers are packed (packed_linear.h), and sums may round in another order.
-  bool exact = false;
+  bool exact = false;  // no effect on language models: their rows are computed one by one
   // Smaller weights are not packed: a call of oneDNN costs more than it gains.
   int64_t least_packed_elements = 1 << 14;
   std::vector<int64_t>* node_times_ns =

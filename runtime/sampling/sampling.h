@@ -28,7 +28,8 @@
 namespace echelon::sampling {
 
 // logits: one f32 a token of the vocabulary; -infinity means never. `sample` has passed
-// step::Check. kInvalidArgument names a token that is outside the vocabulary; kInternal: a logit
+// step::Check. kInvalidArgument names a token that is outside the vocabulary or
+// whose bias and penalties overflow; kInternal: a logit
 // is NaN or +infinity (names its token), or none is left that can be drawn.
 absl::StatusOr<step::Drawn> Draw(absl::Span<const float> logits, const step::Sample& sample);
 
