@@ -112,15 +112,22 @@ absl::Status CheckOptions(const Graph& graph, const Options& options) {
   return absl::OkStatus();
 }
 
-// Of a language model's cuts those that send little more than the least: every token of every step
-// crosses them, one user's too, where time is latency and not FLOPs. Between residual additions
-// there are two a layer.
-std::vector<int> NarrowCuts(const Load& load, const std::vector<int>& cuts, int stages) {
+// Of a language model's cuts those that send little more than the least, between its layers: every
+// token of every step crosses them, one user's too, where time is latency and not FLOPs. There are
+// two a layer, after residual additions.
+std::vector<int> NarrowCuts(const Graph& graph, const Load& load, const std::vector<int>& cuts,
+                            int stages) {
+  const auto layers = graph::AttentionLayers(graph, 0, load.nodes);
+  if (layers.empty()) return cuts;
+  const auto is_between = [&](int cut) {
+    return cut > layers.front().node && cut <= layers.back().node;
+  };
   int64_t least = kMost;
-  for (const int cut : cuts) least = std::min(least, load.send_bytes[cut]);
+  for (const int cut : cuts)
+    if (is_between(cut)) least = std::min(least, load.send_bytes[cut]);
   std::vector<int> narrow;
   for (const int cut : cuts)
-    if (load.send_bytes[cut] <= least + least / 4) narrow.push_back(cut);
+    if (is_between(cut) && load.send_bytes[cut] <= least + least / 4) narrow.push_back(cut);
   return static_cast<int>(narrow.size()) >= stages - 1 ? narrow : cuts;
 }
 
@@ -154,7 +161,8 @@ absl::StatusOr<Plan> MakePlan(const Graph& graph, const graph::SchemaLookup& sch
   ECHELON_ASSIGN_OR_RETURN(Machines machines, ReadMachines(options));
   for (int64_t& memory_bytes : machines.memory_bytes) memory_bytes -= options.kv_memory_bytes;
   const Load load(graph);
-  if (graph.text && options.policy == "balanced") cuts = NarrowCuts(load, cuts, options.stages);
+  if (graph.text && options.policy == "balanced")
+    cuts = NarrowCuts(graph, load, cuts, options.stages);
   const std::vector<int64_t> costs =
       options.policy == "measured" ? options.node_times_ns : NodeCosts(graph, schemas);
   ECHELON_ASSIGN_OR_RETURN(const std::vector<int> bounds,

@@ -97,6 +97,23 @@ struct Metrics::Families {
       Counts("echelon_requests_total", "Inference requests answered, by status code.");
   prometheus::Histogram& request_seconds = Times(
       "echelon_request_seconds", "Time of an inference request from its arrival to its answer.");
+  prometheus::Counter& prompt_tokens =
+      Count("echelon_prompt_tokens_total", "Tokens of prompts whose answers have begun.");
+  prometheus::Counter& generated_tokens =
+      Count("echelon_generated_tokens_total", "Tokens of answers.");
+  prometheus::Histogram& first_token =
+      Times("echelon_time_to_first_token_seconds",
+            "Time from a text request's arrival to the first token of its answer.");
+  prometheus::Histogram& next_token = Times("echelon_time_per_output_token_seconds",
+                                            "Time from one token of an answer to the next.");
+  prometheus::Counter& preemptions =
+      Count("echelon_preemptions_total",
+            "Times that a text request gave its KV blocks up, to be computed again.");
+  prometheus::Gauge& running =
+      Level("echelon_running_requests", "Text requests that hold blocks of the KV cache.");
+  prometheus::Gauge& kv_blocks_used =
+      Level("echelon_kv_blocks_used", "Blocks of the KV cache that hold tokens.");
+  prometheus::Gauge& kv_blocks = Level("echelon_kv_blocks", "Blocks of the KV cache.");
   // Found once: finding a series by its label costs more than counting.
   prometheus::Counter& requests_ok = requests_family.Add({{"code", "OK"}});
 };
@@ -140,6 +157,31 @@ void Metrics::ObserveRequest(const absl::Status& status, double seconds) {
        : families_->requests_family.Add({{"code", absl::StatusCodeToString(status.code())}}))
       .Increment();
   families_->request_seconds.Observe(seconds);
+}
+
+void Metrics::AddPromptTokens(int64_t tokens) {
+  families_->prompt_tokens.Increment(static_cast<double>(tokens));
+}
+
+void Metrics::AddGeneratedTokens(int64_t tokens) {
+  families_->generated_tokens.Increment(static_cast<double>(tokens));
+}
+
+void Metrics::ObserveFirstToken(double seconds) { families_->first_token.Observe(seconds); }
+
+void Metrics::ObserveNextToken(double seconds) { families_->next_token.Observe(seconds); }
+
+void Metrics::AddPreemptions(int64_t preemptions) {
+  families_->preemptions.Increment(static_cast<double>(preemptions));
+}
+
+void Metrics::SetRunning(int64_t requests) {
+  families_->running.Set(static_cast<double>(requests));
+}
+
+void Metrics::SetKvBlocks(int64_t used, int64_t all) {
+  families_->kv_blocks_used.Set(static_cast<double>(used));
+  families_->kv_blocks.Set(static_cast<double>(all));
 }
 
 std::string Metrics::Text() const {

@@ -41,6 +41,15 @@ class Metrics {
   // echelon_requests_total{code}, echelon_request_seconds; fits RequestLog.
   void ObserveRequest(const absl::Status& status, double seconds);
 
+  // Text requests, on the head.
+  void AddPromptTokens(int64_t tokens);         // echelon_prompt_tokens_total
+  void AddGeneratedTokens(int64_t tokens);      // echelon_generated_tokens_total
+  void ObserveFirstToken(double seconds);       // echelon_time_to_first_token_seconds
+  void ObserveNextToken(double seconds);        // echelon_time_per_output_token_seconds
+  void AddPreemptions(int64_t preemptions);     // echelon_preemptions_total
+  void SetRunning(int64_t requests);            // echelon_running_requests
+  void SetKvBlocks(int64_t used, int64_t all);  // echelon_kv_blocks{_used,}
+
   // The text exposition format, version 0.0.4. Reads the resident bytes (echelon_resident_bytes).
   std::string Text() const;
 

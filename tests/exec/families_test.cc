@@ -1,5 +1,6 @@
 // Language models against transformers: every family that tests/text/make_families.py wrote, in
 // stages chained in one process, prompts in chunks, packed with others. Logits at every step.
+#include <ATen/core/Tensor.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -13,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "runtime/cli/npy.h"
+#include "runtime/exec/convert.h"
 #include "runtime/stage/model.h"
 #include "runtime/step/step.h"
 #include "tests/exec/oracle.h"
@@ -110,11 +112,11 @@ class Group {
                                     {"rows", Ids(rows, {static_cast<int64_t>(rows.size())})}},
                                    step::Serialize(step));
     if (!got.ok()) return got.status();
-    const Tensor& logits = got->begin()->second;
-    const int64_t width = logits.shape.at(2);
+    const at::Tensor logits = exec::ToTorch(got->begin()->second).to(at::kFloat).contiguous();
+    const int64_t width = logits.size(2);
     std::vector<std::vector<float>> result;
     for (size_t i = 0; i < parts.size(); ++i) {
-      const auto* row = reinterpret_cast<const float*>(logits.data) + i * width;
+      const float* row = logits.const_data_ptr<float>() + i * width;
       result.emplace_back(row, row + width);
     }
     return result;
