@@ -12,6 +12,7 @@
 #include <string>
 
 #include "runtime/exec/program.h"
+#include "runtime/ops/invariant.h"
 
 namespace echelon::exec {
 namespace {
@@ -124,6 +125,14 @@ std::map<int, Readers> ReadersOf(Program& program,
   return of;
 }
 
+bool IsElementwise(const Instruction& instruction) {
+  if (!instruction.op || !ops::HasVariantTail(instruction.op->schema().name())) return false;
+  for (size_t i = 0; i < instruction.arguments.size(); ++i)
+    for (const Operand& operand : instruction.arguments[i].operands)
+      if ((operand.slot >= 0) != (i == 0)) return false;
+  return SlotOf(instruction.arguments[0]) >= 0;
+}
+
 void CheckInput(const at::Tensor& x, at::ScalarType dtype, int64_t inputs) {
   TORCH_CHECK(x.dim() > 0 && x.size(-1) == inputs, "linear takes ", inputs,
               " features, its input is [", x.sizes(), "]");
@@ -204,6 +213,7 @@ void PackLinears(Program& program, const std::map<int, absl::Span<std::byte>>& w
   }
   if (!options.rows_alone) return;
   for (Instruction& instruction : program.instructions) {
+    instruction.elementwise = IsElementwise(instruction);
     const std::optional<Use> use = UsableAs(instruction, frame);
     if (use && !instruction.packed.is_set())
       instruction.packed = CallOf(instruction, *use, nullptr);

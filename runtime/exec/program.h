@@ -47,6 +47,7 @@ struct Instruction {
   std::optional<c10::OperatorHandle> op;
   PythonOperator python = nullptr;  // when op is absent
   PackedCall packed;
+  bool elementwise = false;  // run by ops::RunElementwise, so that rows do not depend on others
   std::vector<ArgumentTemplate> arguments;
   std::vector<int> results;  // slots
   std::vector<int> frees;    // slots whose values are dead afterwards

@@ -19,6 +19,7 @@
 #include "runtime/exec/parameters.h"
 #include "runtime/exec/program.h"
 #include "runtime/exec/text_stage.h"
+#include "runtime/ops/invariant.h"
 #include "runtime/ops/operators.h"
 
 namespace echelon::exec {
@@ -200,12 +201,25 @@ class TorchStage final : public StageModule {
   void Call(const Instruction& instruction) {
     stack_.clear();
     if (instruction.packed.is_set()) return CallPacked(instruction.packed);
+    if (instruction.elementwise) return CallElementwise(instruction);
     for (const ArgumentTemplate& argument : instruction.arguments)
       stack_.push_back(Materialise(argument));
     if (instruction.op)
       instruction.op->callBoxed(stack_);
     else
       stack_ = {instruction.python(stack_)};
+  }
+
+  void CallElementwise(const Instruction& instruction) {
+    const at::Tensor& input = frame_[instruction.arguments[0].operands[0].slot].toTensor();
+    const at::Tensor out = ops::RunElementwise(input, [&](const at::Tensor& piece) {
+      torch::jit::Stack stack{piece};
+      for (size_t i = 1; i < instruction.arguments.size(); ++i)
+        stack.push_back(instruction.arguments[i].operands[0].literal);
+      instruction.op->callBoxed(stack);
+      return stack[0].toTensor();
+    });
+    stack_.emplace_back(out);
   }
 
   void CallPacked(const PackedCall& call) {
