@@ -97,7 +97,8 @@ ECHELON_INLINE void Softmax(const Attention& call, int64_t tile_start, Row& row,
   const float greatest = row.greatest > tile_greatest ? row.greatest : tile_greatest;
   const Lanes zero = {};
   const Lanes weights = seen ? Exp(s - greatest) : zero;
-  row.rescale = Exp(Splat(row.greatest - greatest))[0];
+  // e^0 is exactly 1: leaving it out changes no bit.
+  row.rescale = greatest == row.greatest ? 1.0F : Exp(Splat(row.greatest - greatest))[0];
   row.sum = row.sum * row.rescale + Sum(weights);
   row.greatest = greatest;
   Store(weights, scores);
