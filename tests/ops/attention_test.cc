@@ -85,6 +85,7 @@ TEST_P(AttentionOperator, AgreesWithEagerOnRaggedSteps) {
                has_alibi = kind & 8;
     std::vector<Call> calls;  // one a sequence, whole
     const std::vector<int64_t> lengths = {40, 9, 23};
+    calls.reserve(lengths.size());
     for (const int64_t length : lengths)
       calls.push_back({.q = Heads(length, 6, 24, dtype),
                        .k = Heads(length, 2, 24, dtype),
