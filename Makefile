@@ -34,8 +34,11 @@ build: deps ## build/bin/echelon, build/bin/echelon-stage
 	  { cat $(BUILD)/configure.log >&2; exit 1; }
 	@ninja -C $(BUILD) -j $(JOBS) echelon echelon-stage
 
-demo: build deps-python ## MiniLM with its real weights over two processes: sentences in, similarities out
+demo: build deps-python ## over two processes, with real weights: MiniLM compares sentences, SmolLM2 answers a question
 	@$(PYTHON) examples/minilm/demo.py --echelon $(BUILD)/bin/echelon --model $(BUILD)/minilm.pt2
+	@$(PYTHON) examples/smollm2/convert.py -o $(BUILD)/smollm2
+	@echo; echo 'echelon generate $(BUILD)/smollm2 "What is the capital of France?" --stages 2 --dtype f32'
+	@$(BUILD)/bin/echelon generate $(BUILD)/smollm2 "What is the capital of France?" --stages 2 --dtype f32
 
 test: deps deps-test deps-python ## every part; .ci/run leaves out fuzz; PARTS="unit process" picks (tools/test.py --list)
 	@python3 tools/test.py --build $(BUILD) --jobs $(JOBS) --fuzz-seconds $(FUZZ_SECONDS) $(PARTS)
