@@ -29,6 +29,13 @@ void UseAll(Metrics& metrics) {
   metrics.AddError("Rank lost!");
   metrics.ObserveRequest(absl::OkStatus(), 0.1);
   metrics.ObserveRequest(absl::UnavailableError("x"), 0.1);
+  metrics.AddPromptTokens(12);
+  metrics.AddGeneratedTokens(34);
+  metrics.ObserveFirstToken(0.1);
+  metrics.ObserveNextToken(0.1);
+  metrics.AddPreemptions(2);
+  metrics.SetRunning(4);
+  metrics.SetKvBlocks(5, 64);
 }
 
 TEST(Metrics, ShowWhatWasCounted) {
@@ -49,6 +56,14 @@ TEST(Metrics, ShowWhatWasCounted) {
            R"(echelon_requests_total{model="net",rank="1",code="OK"} 1)",
            R"(echelon_requests_total{model="net",rank="1",code="UNAVAILABLE"} 1)",
            R"(echelon_request_seconds_count{model="net",rank="1"} 2)",
+           R"(echelon_prompt_tokens_total{model="net",rank="1"} 12)",
+           R"(echelon_generated_tokens_total{model="net",rank="1"} 34)",
+           R"(echelon_time_to_first_token_seconds_count{model="net",rank="1"} 1)",
+           R"(echelon_time_per_output_token_seconds_count{model="net",rank="1"} 1)",
+           R"(echelon_preemptions_total{model="net",rank="1"} 2)",
+           R"(echelon_running_requests{model="net",rank="1"} 4)",
+           R"(echelon_kv_blocks_used{model="net",rank="1"} 5)",
+           R"(echelon_kv_blocks{model="net",rank="1"} 64)",
        })
     EXPECT_THAT(text, HasSubstr(line));
   EXPECT_THAT(text, HasSubstr(R"(version="0.1")"));
@@ -84,7 +99,7 @@ TEST(Metrics, FollowTheNamingRules) {
     }
   }
   EXPECT_EQ(helped, names);
-  EXPECT_EQ(names.size(), 15u);
+  EXPECT_EQ(names.size(), 23u);
 }
 
 TEST(MetricsServer, ServesTextOnItsOwnPort) {
