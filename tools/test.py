@@ -151,7 +151,9 @@ def unit(run: Runner) -> Result:
 def oracle(run: Runner) -> Result:
     cases = run.args.build / "oracle"
     run.need("writing the oracle", PYTHON, ROOT / "tests/oracle/make_models.py", cases, "--big", limit_s=1200)
-    return ctest(run, run.args.build, [ORACLE_ROOM], env={"ECHELON_ORACLE": str(cases)})
+    families = run.args.build / "families"
+    run.need("writing the families", PYTHON, ROOT / "tests/text/make_families.py", families, "--export", limit_s=900)
+    return ctest(run, run.args.build, [ORACLE_ROOM], env={"ECHELON_ORACLE": str(cases), "ECHELON_FAMILIES": str(families)})
 
 
 def sanitized(run: Runner, sanitizers: str, env: dict[str, str], rooms=None) -> Result:

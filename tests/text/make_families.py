@@ -1,18 +1,22 @@
 #!/usr/bin/env python3
 """Writes tiny random decoders as Hugging Face directories, and what transformers says of them.
 
-    make_families.py OUT [family ...]
+    make_families.py OUT [--export] [family ...]
 
 OUT/<family>/ holds config.json, generation_config.json, model.safetensors (sharded for two), and
   oracle.json  {"family", "prompts": [[id...] x 4], "tokens": [[id x 32] x 4]}: greedy, f32, no
                cache, whatever the end-of-text id says;
-  logits.npy   f32 [prompts, 32, vocabulary]: the logits that each token was chosen from.
+  logits.npy   f32 [prompts, 32, vocabulary]: the logits that each token was chosen from;
+  model.pt2    with --export: what echelon-export makes of the directory, in f32.
 A family's weights are drawn until its texts vary and no choice was close.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
+import multiprocessing
+import os
 import pathlib
 import sys
 
@@ -25,6 +29,7 @@ sys.path[:0] = [str(ROOT / "export"), str(ROOT / "export" / "tests")]
 
 from echelon_export.text.build import build  # noqa: E402
 from echelon_export.text.clone import randomise  # noqa: E402
+from echelon_export.text.command import export_directory  # noqa: E402
 from families import FAMILIES, VOCAB, config_of, save  # noqa: E402
 
 LENGTHS, STEPS, SEEDS = (3, 11, 24, 40), 32, range(7, 40)
@@ -57,7 +62,7 @@ def draw(family: str, seed: int):
 
 
 @torch.no_grad()
-def make(family: str, out: pathlib.Path):
+def make(family: str, out: pathlib.Path, with_export: bool) -> str:
     for seed in SEEDS:
         generator = torch.Generator().manual_seed(seed)
         prompts = [
@@ -77,17 +82,26 @@ def make(family: str, out: pathlib.Path):
     oracle = {"family": family, "prompts": prompts, "tokens": tokens}
     (folder / "oracle.json").write_text(json.dumps(oracle) + "\n")
     np.save(folder / "logits.npy", logits.numpy())
-    print(f"{family}: seed {seed}, {distinct} distinct tokens", flush=True)
+    if with_export:
+        export_directory(folder, folder / "model.pt2", "f32", say=lambda _: None)
+    return f"{family}: seed {seed}, {distinct} distinct tokens"
 
 
 def main():
-    if len(sys.argv) < 2:
+    words = [word for word in sys.argv[1:] if word != "--export"]
+    if not words:
         raise SystemExit(__doc__)
+    out, families, with_export = pathlib.Path(words[0]), words[1:] or FAMILIES, "--export" in sys.argv
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), context, initializer=quiet) as pool:
+        for line in pool.map(make, families, [out] * len(families), [with_export] * len(families)):
+            print(line, flush=True)
+
+
+def quiet():
     torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-    for family in sys.argv[2:] or FAMILIES:
-        make(family, pathlib.Path(sys.argv[1]))
 
 
 if __name__ == "__main__":
