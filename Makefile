@@ -19,8 +19,8 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|'
 	@echo "Settings: JOBS=$(JOBS) BUILD=$(BUILD) ECHELON_DEPS=$(ECHELON_DEPS)"
 
-deps: ## what a build needs: Debian packages, LibTorch (0.7 GB); seconds when it is there
-	@tools/deps.sh debian libtorch
+deps: ## what a build needs: Debian packages, Rust, LibTorch (0.7 GB); seconds when it is there
+	@tools/deps.sh debian rust libtorch
 
 deps-python: ## what export, demo and the Python tests need (5 GB)
 	@tools/deps.sh debian python
@@ -34,16 +34,19 @@ build: deps ## build/bin/echelon, build/bin/echelon-stage
 	  { cat $(BUILD)/configure.log >&2; exit 1; }
 	@ninja -C $(BUILD) -j $(JOBS) echelon echelon-stage
 
-demo: build deps-python ## MiniLM with its real weights over two processes: sentences in, similarities out
+demo: build deps-python ## over two processes, with real weights: MiniLM compares sentences, SmolLM2 answers a question
 	@$(PYTHON) examples/minilm/demo.py --echelon $(BUILD)/bin/echelon --model $(BUILD)/minilm.pt2
+	@$(PYTHON) examples/smollm2/convert.py -o $(BUILD)/smollm2
+	@echo; echo 'echelon generate $(BUILD)/smollm2 "What is the capital of France?" --stages 2 --dtype f32'
+	@$(BUILD)/bin/echelon generate $(BUILD)/smollm2 "What is the capital of France?" --stages 2 --dtype f32
 
-test: deps deps-test deps-python ## every part; .ci/run leaves out tsan and fuzz; PARTS="unit process" picks (tools/test.py --list)
+test: deps deps-test deps-python ## every part, as .ci/run does; PARTS="unit process" picks (tools/test.py --list)
 	@python3 tools/test.py --build $(BUILD) --jobs $(JOBS) --fuzz-seconds $(FUZZ_SECONDS) $(PARTS)
 
 bench: deps deps-python ## tables, and build/bench/*.json
 	@python3 tools/bench.py --build $(BUILD) --jobs $(JOBS)
 
-sanitize: deps-test ## the unit tests under ASan + UBSan and under TSan
+sanitize: deps-test ## the unit tests under ASan + UBSan, those of rooms with threads under TSan
 	@python3 tools/test.py --build $(BUILD) --jobs $(JOBS) asan tsan
 
 fuzz: deps-test ## every libFuzzer target for FUZZ_SECONDS (20)

@@ -2,6 +2,7 @@
 # Installs what Echelon is built from and tested with, and nothing twice: tools/deps.sh PART...
 #   debian        packages of a build               (tools/pins/debian.txt)
 #   debian-test   packages of the tests             (tools/pins/debian-test.txt)
+#   rust          cargo and rustc                   (tools/pins/rust.txt), and the crates of runtime/text/capi/Cargo.lock
 #   libtorch      the C++ library, out of the wheel (tools/pins/libtorch.txt), 0.7 GB
 #   python        export, oracle, demo, tests       (tools/pins/python.txt), 5 GB
 # ECHELON_DEPS names another folder than .deps for the last two. A part that was cut off is done again.
@@ -42,6 +43,28 @@ debian() {
   "${as_root[@]}" apt-get update -qq > "$LOG" 2>&1 || fail "apt-get update failed: $(tail -n 1 "$LOG") (log: $LOG)"
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${wanted[@]}" >> "$LOG" 2>&1 ||
     fail "apt-get install failed: $(grep -m 1 '^E:' "$LOG" || tail -n 1 "$LOG") (log: $LOG)"
+}
+
+# ---- Rust ---------------------------------------------------------------------------------------
+
+RUST_MINOR=87 # rustc 1.87: rust-version in runtime/text/capi/Cargo.toml
+
+has_rust() {
+  command -v cargo > /dev/null && command -v rustc > /dev/null &&
+    [ "$(rustc --version 2> /dev/null | sed -n 's/^rustc 1\.\([0-9]*\)\..*/\1/p')" -ge $RUST_MINOR ] 2> /dev/null
+}
+
+# The crates' sources come now, so that a build needs no network.
+rust() {
+  local capi=$ROOT/runtime/text/capi wanted
+  PATH=$PATH:$HOME/.cargo/bin
+  has_rust || debian rust
+  has_rust || fail "there is no rustc of at least 1.$RUST_MINOR ($(rustc --version 2>&1 | head -n 1)); remove the old one, or install Rust by rustup"
+  wanted=$( (rustc --version && cat "$capi/Cargo.lock" && echo "${CARGO_HOME:-$HOME/.cargo}") | sha256sum | cut -d' ' -f1)
+  [ "$(cat "$DEPS/rust.stamp" 2> /dev/null)" = "$wanted" ] && return
+  cargo fetch --quiet --locked --manifest-path "$capi/Cargo.toml" > "$LOG" 2>&1 ||
+    fail "cargo could not fetch the crates: $(grep -m 1 '^error' "$LOG" || tail -n 1 "$LOG") (log: $LOG; is the crate registry reachable?)"
+  echo "$wanted" > "$DEPS/rust.stamp"
 }
 
 # ---- Python wheels ------------------------------------------------------------------------------
@@ -109,7 +132,7 @@ link_export() {
   echo "$wanted" > "$DEPS/export.stamp"
 }
 
-[ $# -gt 0 ] || fail "name what to install: debian, debian-test, libtorch, python"
+[ $# -gt 0 ] || fail "name what to install: debian, debian-test, rust, libtorch, python"
 mkdir -p "$DEPS"
 DEPS=$(cd "$DEPS" && pwd)
 LOG=$DEPS/install.log
@@ -118,11 +141,12 @@ flock -n 9 || { say "another install is under way; waiting for it" && flock 9; }
 for part in "$@"; do
   case $part in
     debian | debian-test) debian "$part" ;;
+    rust) rust ;;
     libtorch) wheels libtorch 1 ;;
     python)
       wheels python 6
       link_export
       ;;
-    *) fail "no part is called $part; there are debian, debian-test, libtorch, python" ;;
+    *) fail "no part is called $part; there are debian, debian-test, rust, libtorch, python" ;;
   esac
 done

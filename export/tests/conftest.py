@@ -31,3 +31,16 @@ def export(tmp_path, capsys):
         return status, captured.out, captured.err, file
 
     return run
+
+
+@pytest.fixture
+def export_directory(tmp_path, capsys):
+    """Runs the command on a model directory; gives status, standard output and error, the file."""
+
+    def run(folder, *options):
+        file = tmp_path / "out.pt2"
+        status = main([str(folder), *options, "-o", str(file)])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err, file
+
+    return run

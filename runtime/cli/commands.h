@@ -7,6 +7,7 @@ namespace echelon {
 
 int RunMain(int argc, char** argv);
 int PlanMain(int argc, char** argv);
+int GenerateMain(int argc, char** argv);
 
 }  // namespace echelon
 

@@ -24,6 +24,7 @@
 #include "runtime/cli/npy.h"
 #include "runtime/serve/grpc_codec.h"
 #include "runtime/serve/v2_types.h"
+#include "runtime/stage/flag_errors.h"
 
 namespace echelon {
 namespace {
@@ -228,7 +229,7 @@ int InferMain(int argc, char** argv) {
   } catch (const CLI::Success& help) {
     return app.exit(help);
   } catch (const CLI::ParseError& error) {
-    std::fprintf(stderr, "echelon infer: %s (see --help)\n", error.what());
+    std::fprintf(stderr, "echelon infer: %s (see --help)\n", stage::FlagError(app, error).c_str());
     return 1;
   }
   gpr_set_log_verbosity(static_cast<gpr_log_severity>(GPR_LOG_SEVERITY_ERROR + 1));  // none

@@ -1,10 +1,13 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "runtime/cli/commands.h"
+#include "runtime/cli/model_dir.h"
 #include "runtime/graph/printer.h"
+#include "runtime/stage/flag_errors.h"
 #include "runtime/stage/measure.h"
 #include "runtime/stage/model.h"
 
@@ -17,6 +20,7 @@ struct PlanArguments {
   std::string model, measure;
   int stages = 2;
   stage::PlanFlags flags;
+  ExportFlags exporting;
   bool json = false, code = false;
 };
 
@@ -45,11 +49,13 @@ int PlanMain(int argc, char** argv) {
   CLI::App app("Shows how a model would be split into stages. Reads the graph, no weights.",
                "echelon plan");
   app.footer("Example:\n  echelon plan net.pt2 --stages 2 --policy equal-size\n");
-  app.add_option("model", arguments.model, "the .pt2 file")->required();
+  app.add_option("model", arguments.model, "the .pt2 file, or a Hugging Face directory")
+      ->required();
   app.add_option("--stages", arguments.stages, "number of stages")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
   stage::AddPlanFlags(app, &arguments.flags);
+  AddExportFlags(app, &arguments.exporting);
   app.add_flag("--json", arguments.json, "print the plan as JSON");
   app.add_flag("--code", arguments.code, "print every stage's code, however long");
   app.add_option("--measure", arguments.measure,
@@ -59,11 +65,19 @@ int PlanMain(int argc, char** argv) {
   } catch (const CLI::CallForHelp& help) {
     return app.exit(help);
   } catch (const CLI::ParseError& error) {
-    std::fprintf(stderr, "echelon plan: %s; see --help\n", error.what());
+    std::fprintf(stderr, "echelon plan: %s; see --help\n", stage::FlagError(app, error).c_str());
     return 2;
   }
-  const absl::StatusOr<stage::Model> model = stage::OpenModel(arguments.model);
+  std::string directory_name;
+  if (IsModelDirectory(arguments.model)) {
+    directory_name = std::filesystem::weakly_canonical(arguments.model).filename().string();
+    const absl::StatusOr<std::string> file = ExportedModel(arguments.model, arguments.exporting);
+    if (!file.ok()) return Fail(file.status());
+    arguments.model = *file;
+  }
+  absl::StatusOr<stage::Model> model = stage::OpenModel(arguments.model);
   if (!model.ok()) return Fail(model.status());
+  if (!directory_name.empty()) model->graph.name = directory_name;  // not the cached file's
   if (!arguments.measure.empty()) {
     const absl::Status status = WriteTimes(*model, arguments.measure);
     if (!status.ok()) return Fail(status);

@@ -23,7 +23,9 @@
 #include "absl/strings/str_split.h"
 #include "runtime/cli/child.h"
 #include "runtime/cli/commands.h"
+#include "runtime/cli/model_dir.h"
 #include "runtime/cli/progress.h"
+#include "runtime/stage/flag_errors.h"
 #include "runtime/stage/model.h"
 
 namespace echelon {
@@ -35,12 +37,14 @@ constexpr auto kStopGrace = std::chrono::seconds(8);  // then SIGKILL; a stage g
 constexpr size_t kKeptLines = 20;  // of a child's stderr, for when it dies without a word
 
 struct RunFlags {
-  std::string model, name, bind = "127.0.0.1", cores, json_endpoints, max_request_bytes;
+  std::string model, weights, name, bind = "127.0.0.1", cores, json_endpoints, max_request_bytes;
   int stages = 2, http_port = 8000, grpc_port = 8001, metrics_port = 8002;
   int chunks = 1, queue = 256, threads = 0, restarts = 0;
   double request_timeout_s = 300, join_timeout_s = 600;
   stage::PlanFlags plan;
-  bool verbose = false, code = false, exact = false;
+  ExportFlags exporting;
+  int chunk_tokens = 128, max_running = 256;
+  bool verbose = false, code = false, exact = false, verify_weights = true;
 };
 
 class Runner {
@@ -87,6 +91,11 @@ class Runner {
                         : flags_.metrics_port == 0 ? 0
                                                    : flags_.metrics_port + rank);
     add("chunks", flags_.chunks);
+    if (!flags_.weights.empty()) {
+      add("weights", flags_.weights);
+      add("chunk-tokens", flags_.chunk_tokens);
+      add("max-running", flags_.max_running);
+    }
     add("queue", flags_.queue);
     add("threads", Threads());
     add("request-timeout", flags_.request_timeout_s);
@@ -95,9 +104,11 @@ class Runner {
     add("report-fd", 3);
     add("incarnation", absl::StrCat(::getpid(), "-", starts_));
     if (!flags_.code) command.emplace_back("--quiet");
+    if (!flags_.verify_weights) command.emplace_back("--no-verify-weights");
     if (flags_.exact) command.emplace_back("--exact");
     if (rank > 0) return command;
     add("policy", flags_.plan.policy);
+    add("kv-memory", flags_.plan.kv_memory);
     for (const auto& [flag, value] : {std::pair("threshold", flags_.plan.threshold),
                                       {"split-points", flags_.plan.points},
                                       {"stage-memory", flags_.plan.stage_memory},
@@ -205,12 +216,15 @@ class Runner {
     for (const Child& child : children_)
       metrics.push_back(absl::StrCat(flags_.bind, ":", child.metrics));
     std::printf("%s is served in %d stages\n", flags_.name.c_str(), flags_.stages);
-    std::printf("  HTTP     http://%s:%d/v2/models/%s\n", flags_.bind.c_str(), head.http,
-                flags_.name.c_str());
+    if (flags_.weights.empty())
+      std::printf("  HTTP     http://%s:%d/v2/models/%s\n", flags_.bind.c_str(), head.http,
+                  flags_.name.c_str());
     std::printf("  gRPC     %s:%d\n", flags_.bind.c_str(), head.grpc);
     std::printf("  metrics  %s\n", absl::StrJoin(metrics, ", ").c_str());
-    std::printf("try   echelon infer --server %s:%d\nstop  Ctrl-C\n", flags_.bind.c_str(),
-                head.grpc);
+    std::printf(flags_.weights.empty() ? "try   echelon infer --server %s:%d\n"
+                                       : "try   echelon generate %s:%d \"Hello\"\n",
+                flags_.bind.c_str(), head.grpc);
+    std::puts("stop  Ctrl-C");
     std::fflush(stdout);
     if (flags_.json_endpoints.empty()) return;
     const nlohmann::json json{{"http", absl::StrCat(flags_.bind, ":", head.http)},
@@ -311,7 +325,18 @@ class Runner {
 };
 
 void AddFlags(CLI::App& app, RunFlags* f) {
-  app.add_option("model", f->model, "the .pt2 file")->required();
+  app.add_option("model", f->model, "the .pt2 file, or a Hugging Face directory")->required();
+  app.add_option("--weights", f->weights,
+                 "of a language model's .pt2: the directory that its weights lie in");
+  AddExportFlags(app, &f->exporting);
+  app.add_option("--chunk-tokens", f->chunk_tokens,
+                 "language models: tokens of prompts in a step; longer ones come in several")
+      ->check(CLI::Range(1, 65536))
+      ->capture_default_str();
+  app.add_option("--max-running", f->max_running,
+                 "language models: sequences that are generated at once; others wait")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
   app.add_option("--stages", f->stages, "number of stages, a process each")
       ->check(CLI::Range(1, 256))
       ->capture_default_str();
@@ -338,6 +363,8 @@ void AddFlags(CLI::App& app, RunFlags* f) {
       ->capture_default_str();
   app.add_option("--threads", f->threads, "threads a stage; 0: the machine's cores shared out")
       ->check(CLI::Range(0, 4096));
+  app.add_flag("--verify-weights,!--no-verify-weights", f->verify_weights,
+               "compare what is loaded with the file's checksums (on)");
   app.add_flag("--exact", f->exact,
                "run linear layers as eager PyTorch does: equal to the last bit, but slower");
   app.add_option("--request-timeout", f->request_timeout_s, "seconds a request may take")
@@ -371,8 +398,19 @@ int RunMain(int argc, char** argv) {
   } catch (const CLI::CallForHelp& help) {
     return app.exit(help);
   } catch (const CLI::ParseError& error) {
-    std::fprintf(stderr, "echelon run: %s; see --help\n", error.what());
+    std::fprintf(stderr, "echelon run: %s; see --help\n", stage::FlagError(app, error).c_str());
     return 2;
+  }
+  if (IsModelDirectory(flags.model)) {
+    const absl::StatusOr<std::string> file = ExportedModel(flags.model, flags.exporting);
+    if (!file.ok()) {
+      std::fprintf(stderr, "echelon run: %s\n", std::string(file.status().message()).c_str());
+      return 1;
+    }
+    const auto directory = std::filesystem::weakly_canonical(flags.model);
+    if (flags.name.empty()) flags.name = directory.filename().string();
+    flags.weights = directory.string();
+    flags.model = *file;
   }
   if (flags.name.empty()) flags.name = std::filesystem::path(flags.model).stem().string();
   return Runner(std::move(flags)).Run();

@@ -12,6 +12,7 @@
 #include <string>
 
 #include "runtime/exec/program.h"
+#include "runtime/ops/invariant.h"
 
 namespace echelon::exec {
 namespace {
@@ -20,6 +21,8 @@ using c10::IValue;
 
 // oneDNN may sum fewer rows in another order: they are computed as this many.
 constexpr int64_t kLeastRows = 4;
+// Of a weight that is not laid out it chooses the order by the number of rows: always this one.
+constexpr int64_t kSharedRows = 16;
 
 c10::OperatorHandle Find(const char* name) {
   return c10::Dispatcher::singleton().findSchemaOrThrow(name, "");
@@ -72,6 +75,23 @@ bool IsPackable(const IValue& value, int64_t least_elements) {
   return is_known && weight.dim() == 2 && weight.numel() >= std::max<int64_t>(least_elements, 1);
 }
 
+std::optional<Use> UsableAs(const Instruction& instruction, const std::vector<IValue>& frame) {
+  const std::optional<Use> use = UseOf(instruction);
+  const bool fits = use && SlotOf(instruction.arguments[use->input]) >= 0 &&
+                    SlotOf(instruction.arguments[use->weight]) >= 0 &&
+                    HasUsableBias(instruction, *use, frame);
+  return fits ? use : std::nullopt;
+}
+
+PackedCall CallOf(const Instruction& instruction, const Use& use,
+                  std::shared_ptr<const PackedLinear> linear) {
+  PackedCall call{.linear = std::move(linear), .input = SlotOf(instruction.arguments[use.input])};
+  if (use.bias) call.bias = instruction.arguments[*use.bias].operands[0].slot;
+  if (!call.linear) call.weight = SlotOf(instruction.arguments[use.weight]);
+  call.transposed = use.transposed;
+  return call;
+}
+
 struct Readers {
   std::vector<Instruction*> linears;
   bool transposed = false;
@@ -86,11 +106,7 @@ std::map<int, Readers> ReadersOf(Program& program,
   for (const int slot : program.sent_slots)
     if (const auto found = of.find(slot); found != of.end()) found->second.others = true;
   for (Instruction& instruction : program.instructions) {
-    std::optional<Use> use = UseOf(instruction);
-    if (use && (SlotOf(instruction.arguments[use->input]) < 0 ||
-                SlotOf(instruction.arguments[use->weight]) < 0 ||
-                !HasUsableBias(instruction, *use, frame)))
-      use = std::nullopt;
+    const std::optional<Use> use = UsableAs(instruction, frame);
     for (size_t i = 0; i < instruction.arguments.size(); ++i)
       for (const Operand& operand : instruction.arguments[i].operands) {
         const auto found = of.find(operand.slot);
@@ -109,6 +125,39 @@ std::map<int, Readers> ReadersOf(Program& program,
   return of;
 }
 
+bool IsElementwise(const Instruction& instruction) {
+  if (!instruction.op || !ops::HasVariantTail(instruction.op->schema().name())) return false;
+  for (size_t i = 0; i < instruction.arguments.size(); ++i)
+    for (const Operand& operand : instruction.arguments[i].operands)
+      if ((operand.slot >= 0) != (i == 0)) return false;
+  return SlotOf(instruction.arguments[0]) >= 0;
+}
+
+void CheckInput(const at::Tensor& x, at::ScalarType dtype, int64_t inputs) {
+  TORCH_CHECK(x.dim() > 0 && x.size(-1) == inputs, "linear takes ", inputs,
+              " features, its input is [", x.sizes(), "]");
+  TORCH_CHECK(x.scalar_type() == dtype, "linear's weight is ", dtype, " and its input ",
+              x.scalar_type());
+}
+
+at::Tensor Padded(const at::Tensor& matrix, int64_t rows) {
+  if (matrix.size(0) == rows) return matrix.contiguous();
+  return at::constant_pad_nd(matrix, {0, 0, 0, rows - matrix.size(0)});
+}
+
+// weight: dense, or as oneDNN laid it out.
+at::Tensor Linear(const at::Tensor& matrix, const at::Tensor& weight, const at::Tensor& bias) {
+  static const c10::OperatorHandle linear = Find("mkldnn::_linear_pointwise");
+  torch::jit::Stack stack{matrix,
+                          weight,
+                          bias.defined() ? IValue(bias) : IValue(),
+                          "none",
+                          c10::List<std::optional<at::Scalar>>(),
+                          std::optional<std::string>("")};
+  linear.callBoxed(stack);
+  return stack[0].toTensor();
+}
+
 }  // namespace
 
 PackedLinear::PackedLinear(const at::Tensor& weight)
@@ -121,45 +170,53 @@ PackedLinear::PackedLinear(const at::Tensor& weight)
 }
 
 at::Tensor PackedLinear::Run(const at::Tensor& x, const at::Tensor& bias) const {
-  static const c10::OperatorHandle linear = Find("mkldnn::_linear_pointwise");
-  TORCH_CHECK(x.dim() > 0 && x.size(-1) == inputs_, "linear takes ", inputs_,
-              " features, input is [", x.sizes(), "]");
-  TORCH_CHECK(x.scalar_type() == dtype_, "linear's weight is ", dtype_, " and its input ",
-              x.scalar_type());
+  CheckInput(x, dtype_, inputs_);
   std::vector<int64_t> shape = x.sizes().vec();
   shape.back() = outputs_;
   const int64_t rows = x.numel() / inputs_;
   if (rows == 0) return at::empty(shape, x.options());
-  at::Tensor matrix = x.reshape({rows, inputs_}).contiguous();
-  const bool is_padded = rows < kLeastRows;
-  if (is_padded) matrix = at::constant_pad_nd(matrix, {0, 0, 0, kLeastRows - rows});
-  torch::jit::Stack stack{matrix,
-                          packed_,
-                          bias.defined() ? IValue(bias) : IValue(),
-                          "none",
-                          c10::List<std::optional<at::Scalar>>(),
-                          std::optional<std::string>("")};
-  linear.callBoxed(stack);
-  const at::Tensor out = stack[0].toTensor();
-  return (is_padded ? out.narrow(0, 0, rows) : out).view(shape);
+  const at::Tensor matrix = x.reshape({rows, inputs_});
+  const at::Tensor out = Linear(Padded(matrix, std::max(rows, kLeastRows)), packed_, bias);
+  return out.narrow(0, 0, rows).view(shape);
+}
+
+at::Tensor SharedLinear(const at::Tensor& weight, const at::Tensor& x, const at::Tensor& bias) {
+  const int64_t outputs = weight.size(0), inputs = weight.size(1);
+  CheckInput(x, weight.scalar_type(), inputs);
+  std::vector<int64_t> shape = x.sizes().vec();
+  shape.back() = outputs;
+  const int64_t rows = x.numel() / inputs;
+  const at::Tensor out = at::empty({rows, outputs}, x.options());
+  const at::Tensor matrix = x.reshape({rows, inputs}), dense = weight.contiguous();
+  for (int64_t i = 0; i < rows; i += kSharedRows) {
+    const int64_t count = std::min(kSharedRows, rows - i);
+    const at::Tensor part = Linear(Padded(matrix.narrow(0, i, count), kSharedRows), dense, bias);
+    out.narrow(0, i, count).copy_(part.narrow(0, 0, count));
+  }
+  return out.view(shape);
 }
 
 void PackLinears(Program& program, const std::map<int, absl::Span<std::byte>>& weights,
-                 int64_t least_elements, std::vector<IValue>& frame,
+                 const PackOptions& options, std::vector<IValue>& frame,
                  const std::function<void(absl::Span<std::byte>)>& release) {
   for (const auto& [slot, readers] : ReadersOf(program, weights, frame)) {
-    if (readers.others || readers.linears.empty() || !IsPackable(frame[slot], least_elements))
+    if (readers.others || readers.linears.empty() ||
+        !IsPackable(frame[slot], options.least_elements))
       continue;
     const at::Tensor weight = frame[slot].toTensor();
     const auto packed =
         std::make_shared<const PackedLinear>(readers.transposed ? weight.t() : weight);
-    for (Instruction* instruction : readers.linears) {
-      const Use use = *UseOf(*instruction);
-      const int bias = use.bias ? instruction->arguments[*use.bias].operands[0].slot : -1;
-      instruction->packed = {packed, SlotOf(instruction->arguments[use.input]), bias};
-    }
+    for (Instruction* instruction : readers.linears)
+      instruction->packed = CallOf(*instruction, *UseOf(*instruction), packed);
     frame[slot] = IValue();
     release(weights.at(slot));
+  }
+  if (!options.rows_alone) return;
+  for (Instruction& instruction : program.instructions) {
+    instruction.elementwise = IsElementwise(instruction);
+    const std::optional<Use> use = UsableAs(instruction, frame);
+    if (use && !instruction.packed.is_set())
+      instruction.packed = CallOf(instruction, *use, nullptr);
   }
 }
 

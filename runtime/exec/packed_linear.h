@@ -32,11 +32,21 @@ class PackedLinear {
   int64_t outputs_, inputs_;
 };
 
+// The same of a weight [N, K] that must stay as it is, since others read it too: up to twice as
+// slow.
+at::Tensor SharedLinear(const at::Tensor& weight, const at::Tensor& x, const at::Tensor& bias);
+
+struct PackOptions {
+  // Smaller weights are left to torch: the call itself costs more than it gains.
+  int64_t least_elements = 1 << 14;
+  // Every linear layer whose weight is not packed is a SharedLinear: a row never depends on others.
+  bool rows_alone = false;
+};
+
 // Packs each of these weights (slot of `frame` -> its bytes) that nothing in the program but
-// linear, addmm and mm read, and tells `release` the bytes that are not needed any more. Weights of
-// fewer than `least_elements` stay: the call itself costs more than it gains.
+// linear, addmm and mm read, and tells `release` the bytes that are not needed any more.
 void PackLinears(Program& program, const std::map<int, absl::Span<std::byte>>& weights,
-                 int64_t least_elements, std::vector<c10::IValue>& frame,
+                 const PackOptions& options, std::vector<c10::IValue>& frame,
                  const std::function<void(absl::Span<std::byte>)>& release);
 
 }  // namespace echelon::exec

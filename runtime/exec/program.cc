@@ -67,6 +67,10 @@ class Compiler {
   absl::StatusOr<Program> Compile() {
     program_.stored_slots.assign(graph_.stored.size(), -1);
     for (const ValueId id : stage_.receives) Slot(id);
+    for (const int i : stage_.recomputes) {
+      const absl::Status status = TryCompileNode(graph_.nodes[i], i);
+      if (!status.ok()) return status;
+    }
     for (int i = stage_.begin; i < stage_.end; ++i) {
       const absl::Status status = TryCompileNode(graph_.nodes[i], i);
       if (!status.ok()) return status;

@@ -33,10 +33,12 @@ struct ArgumentTemplate {
   const c10::Argument* coerce = nullptr;
 };
 
-// Takes the place of an instruction's operator, when set.
+// Takes the place of an instruction's operator, when set: x W^T + b.
 struct PackedCall {
-  std::shared_ptr<const PackedLinear> linear;
-  int input = -1, bias = -1;  // slots; no bias: negative
+  std::shared_ptr<const PackedLinear> linear;  // null: a SharedLinear of slot `weight`
+  int input = -1, bias = -1, weight = -1;      // slots; negative: none
+  bool transposed = false;                     // the weight's slot holds [K, N]
+  bool is_set() const { return input >= 0; }
 };
 
 struct Instruction {
@@ -45,6 +47,7 @@ struct Instruction {
   std::optional<c10::OperatorHandle> op;
   PythonOperator python = nullptr;  // when op is absent
   PackedCall packed;
+  bool elementwise = false;  // run by ops::RunElementwise, so that rows do not depend on others
   std::vector<ArgumentTemplate> arguments;
   std::vector<int> results;  // slots
   std::vector<int> frees;    // slots whose values are dead afterwards

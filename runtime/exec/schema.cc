@@ -11,6 +11,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "runtime/exec/python_ops.h"
+#include "runtime/ops/operators.h"
 
 namespace echelon::exec {
 namespace {
@@ -75,6 +76,7 @@ graph::OperatorSchema Convert(const c10::FunctionSchema& schema) {
 }  // namespace
 
 std::optional<c10::OperatorHandle> FindOperator(const std::string& target) {
+  ops::RegisterOperators();
   absl::string_view rest = target;
   if (!absl::ConsumePrefix(&rest, "torch.ops.")) return std::nullopt;
   const std::vector<std::string> parts = absl::StrSplit(rest, '.');

@@ -18,6 +18,9 @@
 #include "runtime/exec/packed_linear.h"
 #include "runtime/exec/parameters.h"
 #include "runtime/exec/program.h"
+#include "runtime/exec/text_stage.h"
+#include "runtime/ops/invariant.h"
+#include "runtime/ops/operators.h"
 
 namespace echelon::exec {
 namespace {
@@ -77,8 +80,11 @@ class TorchStage final : public StageModule {
       }
       // Each weight's bytes go as soon as oneDNN has its own copy. Tied ones stay as they are:
       // another reader may want them so.
-      if (!options.exact)
-        PackLinears(program_, own, options.least_packed_elements, frame_,
+      // A sequence's tokens must not depend on who shares its step, whatever that costs.
+      const PackOptions pack = graph_.text ? PackOptions{.least_elements = 1, .rows_alone = true}
+                                           : PackOptions{options.least_packed_elements};
+      if (!options.exact || graph_.text)
+        PackLinears(program_, own, pack, frame_,
                     [this](absl::Span<std::byte> bytes) { weights_->Release(bytes); });
     } catch (const c10::Error& error) {
       return absl::InternalError(absl::StrCat(
@@ -88,18 +94,39 @@ class TorchStage final : public StageModule {
     return absl::OkStatus();
   }
 
+  absl::Status OpenCache(const LoadOptions& options) {
+    if (!graph_.text) return absl::OkStatus();
+    absl::StatusOr<std::unique_ptr<TextStage>> text =
+        TextStage::Open(graph_, stage_, options.kv_blocks);
+    if (!text.ok())
+      return absl::Status(text.status().code(),
+                          absl::StrCat("stage ", stage_.rank, ": ", text.status().message()));
+    text_ = *std::move(text);
+    draws_ = options.draws && stage_.end == static_cast<int>(graph_.nodes.size());
+    return absl::OkStatus();
+  }
+
   absl::Status Run(link::Frame& frame) override {
     AdoptThreads();
     const c10::InferenceMode inference;
+    std::optional<ops::Running> running;
+    if (text_) {
+      const absl::Status begun = text_->Begin(frame);
+      if (!begun.ok())
+        return absl::Status(begun.code(),
+                            absl::StrCat("stage ", stage_.rank, ": ", begun.message()));
+      running.emplace(text_->context());
+    }
     absl::Status status = Feed(frame);
     for (size_t i = 0; status.ok() && i < program_.instructions.size(); ++i)
       status = Execute(program_.instructions[i]);
-    if (status.ok()) status = Collect(frame);
+    if (status.ok()) status = draws_ ? Draw(frame) : Collect(frame);
     Forget();
     return status;
   }
 
   uint64_t weight_bytes() const override { return weight_bytes_; }
+  uint64_t kv_bytes() const override { return text_ ? text_->kv_bytes() : 0; }
 
  private:
   absl::Status Feed(link::Frame& frame) {
@@ -173,17 +200,37 @@ class TorchStage final : public StageModule {
   // Leaves the results on the stack.
   void Call(const Instruction& instruction) {
     stack_.clear();
-    if (const PackedCall& call = instruction.packed; call.linear) {
-      const at::Tensor bias = call.bias < 0 ? at::Tensor() : frame_[call.bias].toTensor();
-      stack_.emplace_back(call.linear->Run(frame_[call.input].toTensor(), bias));
-      return;
-    }
+    if (instruction.packed.is_set()) return CallPacked(instruction.packed);
+    if (instruction.elementwise) return CallElementwise(instruction);
     for (const ArgumentTemplate& argument : instruction.arguments)
       stack_.push_back(Materialise(argument));
     if (instruction.op)
       instruction.op->callBoxed(stack_);
     else
       stack_ = {instruction.python(stack_)};
+  }
+
+  void CallElementwise(const Instruction& instruction) {
+    const at::Tensor& input = frame_[instruction.arguments[0].operands[0].slot].toTensor();
+    const at::Tensor out = ops::RunElementwise(input, [&](const at::Tensor& piece) {
+      torch::jit::Stack stack{piece};
+      for (size_t i = 1; i < instruction.arguments.size(); ++i)
+        stack.push_back(instruction.arguments[i].operands[0].literal);
+      instruction.op->callBoxed(stack);
+      return stack[0].toTensor();
+    });
+    stack_.emplace_back(out);
+  }
+
+  void CallPacked(const PackedCall& call) {
+    const at::Tensor& input = frame_[call.input].toTensor();
+    const at::Tensor bias = call.bias < 0 ? at::Tensor() : frame_[call.bias].toTensor();
+    if (call.linear) {
+      stack_.emplace_back(call.linear->Run(input, bias));
+      return;
+    }
+    const at::Tensor& weight = frame_[call.weight].toTensor();
+    stack_.emplace_back(SharedLinear(call.transposed ? weight.t() : weight, input, bias));
   }
 
   absl::Span<const std::byte> StorageOf(ValueId id) const {
@@ -271,6 +318,13 @@ class TorchStage final : public StageModule {
     return absl::OkStatus();
   }
 
+  absl::Status Draw(link::Frame& frame) {
+    const IValue& logits = frame_[program_.slots.at(stage_.sends[0])];
+    const absl::Status status = text_->Draw(logits.toTensor(), frame);
+    if (status.ok()) return status;
+    return absl::Status(status.code(), absl::StrCat("stage ", stage_.rank, ": ", status.message()));
+  }
+
   // A buffer that leaves the stage is copied: the next step may write to it while this one is still
   // being sent.
   at::Tensor Owned(const at::Tensor& tensor) const {
@@ -294,7 +348,9 @@ class TorchStage final : public StageModule {
   std::vector<IValue> frame_;
   torch::jit::Stack stack_;
   std::shared_ptr<weights::Arena> weights_;
-  uint64_t weight_bytes_ = 0;  // without the arena's gaps
+  uint64_t weight_bytes_ = 0;        // without the arena's gaps
+  std::unique_ptr<TextStage> text_;  // null for what is no language model
+  bool draws_ = false;
   std::vector<int64_t>* const node_times_ns_;
   const std::function<void(int, const LoadOptions::StorageOf&)> observe_;
 };
@@ -308,8 +364,9 @@ absl::StatusOr<std::unique_ptr<StageModule>> LoadStage(const graph::Graph& graph
   absl::StatusOr<Program> program = Compile(graph, stage);
   if (!program.ok()) return program.status();
   auto module = std::make_unique<TorchStage>(graph, stage, *std::move(program), options);
-  const absl::Status loaded = module->LoadWeights(source, options);
-  if (!loaded.ok()) return loaded;
+  absl::Status status = module->LoadWeights(source, options);
+  if (status.ok()) status = module->OpenCache(options);
+  if (!status.ok()) return status;
   return module;
 }
 

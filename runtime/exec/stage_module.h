@@ -23,11 +23,13 @@ class StageModule {
   virtual ~StageModule() = default;
 
   // Replaces the frame's values, which are the stage's `receives`, by its `sends`, which share no
-  // memory with the module's weights and buffers. kInvalidArgument: a value is missing or of
+  // memory with the module's weights and buffers. A text model's frame says in `rows` whose tokens
+  // these are (step::Step). kInvalidArgument: a value is missing or of
   // another dtype; kInternal: an operator failed (node, target and why).
   virtual absl::Status Run(link::Frame& frame) = 0;
 
   virtual uint64_t weight_bytes() const = 0;
+  virtual uint64_t kv_bytes() const = 0;  // text: of its KV cache, touched or not
 };
 
 struct LoadOptions {
@@ -37,13 +39,18 @@ struct LoadOptions {
   bool verify = true;  // weights against the CRC-32 that the file states for them
   // Runs the very operators that eager PyTorch runs, so that results are equal to the last bit.
   // Otherwise linear layers are packed (packed_linear.h), and sums may round in another order.
-  bool exact = false;
+  bool exact = false;  // no effect on language models: their rows are computed one by one
   // Smaller weights are not packed: a call of oneDNN costs more than it gains.
   int64_t least_packed_elements = 1 << 14;
   std::vector<int64_t>* node_times_ns =
       nullptr;  // when given, Run adds each node's time at its index in the graph
   // The whole storage that a value lies in; empty for what is no tensor.
   using StorageOf = std::function<absl::Span<const std::byte>(graph::ValueId)>;
+  // Text: blocks of the KV cache (plan::Plan::kv_blocks).
+  int64_t kv_blocks = 0;
+  // Text: the last stage answers with the tokens it drew (step::Result in the frame's `rows`);
+  // otherwise with the logits, as any model does.
+  bool draws = true;
   // When given, Run calls it after each node (index in the graph), while the node's arguments are
   // still alive.
   std::function<void(int node, const StorageOf&)> observe;

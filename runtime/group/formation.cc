@@ -316,6 +316,17 @@ void Formation::CheckSilence() {
   }
 }
 
+absl::Time Formation::NextDeadline() const {
+  if (state_ != State::kFormed) return absl::InfinitePast();
+  absl::Time heard = absl::InfiniteFuture();
+  for (const Rank& rank : ranks_) {
+    if (rank.claimant.has_value()) return absl::InfinitePast();
+    if (rank.phase != Phase::kMissing && rank.hello.stream != kSelf)
+      heard = std::min(heard, rank.heard);
+  }
+  return heard + timing_.liveness;
+}
+
 void Formation::CheckDeadlines() {
   const std::string missing = Who(IsMissing);
   if (last_formed_ == 0 && now_ > progress_at_ + timing_.join) {

@@ -100,6 +100,10 @@ class Formation {
 
   std::vector<Action> On(const Event& event, absl::Time now);
 
+  // When a Tick is wanted at the latest: in an epoch that is formed the end of the longest silence,
+  // else always (InfinitePast).
+  absl::Time NextDeadline() const;
+
   GroupStatus status() const;
   std::string ToString() const;  // "epoch 7 formed: 0 ready, 1 ready"
 

@@ -1,6 +1,7 @@
 #include <grpcpp/grpcpp.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <atomic>
 #include <map>
 #include <random>
@@ -16,6 +17,7 @@
 #include "runtime/group/wire.h"
 #include "runtime/link/socket.h"
 #include "runtime/sync/mutex.h"
+#include "runtime/sync/steady_clock.h"
 
 namespace echelon::group {
 namespace {
@@ -49,7 +51,7 @@ class Head final : public Node, v1::Group::CallbackService {
         formation_(self, timing, FirstEpoch(), SteadyNow()),
         status_(formation_.status()),
         member_(member, timing.open, CallbacksOfMember()),
-        loop_(timing.heartbeat / 4, [this] { OnTick(); }) {}
+        loop_([this] { return NextTick(); }, [this] { OnTick(); }) {}
 
   ~Head() override { Stop(); }
 
@@ -84,6 +86,7 @@ class Head final : public Node, v1::Group::CallbackService {
   grpc::ServerBidiReactor<v1::FromRank, v1::FromHead>* Join(
       grpc::CallbackServerContext* context) override;
   MemberThread::Callbacks CallbacksOfMember();
+  absl::Time NextTick() const;
   void OnTick();
   void OnMessage(StreamId id, const v1::FromRank& message);
   void OnHello(StreamId id, Stream* stream, const v1::Hello& hello);
@@ -115,7 +118,7 @@ class Head final : public Node, v1::Group::CallbackService {
   std::map<StreamId, Stream> streams_;
   uint64_t token_epoch_ = 0;
   std::string token_;
-  absl::Time next_heartbeat_;
+  absl::Time next_heartbeat_, last_tick_ = SteadyNow();
 
   mutable Mutex mutex_;
   GroupStatus status_ ABSL_GUARDED_BY(mutex_);
@@ -236,8 +239,18 @@ MemberThread::Callbacks Head::CallbacksOfMember() {
               }};
 }
 
+// An idle group wakes for its heartbeats alone; one that forms, four times as often.
+absl::Time Head::NextTick() const {
+  const bool all_known = std::all_of(streams_.begin(), streams_.end(),
+                                     [](const auto& entry) { return entry.second.said_hello; });
+  const absl::Time least = last_tick_ + timing_.heartbeat / 4;
+  if (!all_known) return least;
+  return std::max(least, std::min(next_heartbeat_, formation_.NextDeadline()));
+}
+
 void Head::OnTick() {
   const absl::Time now = SteadyNow();
+  last_tick_ = now;
   if (now >= next_heartbeat_) {
     next_heartbeat_ = now + timing_.heartbeat;
     for (auto& [id, stream] : streams_) stream.stream->SendHeartbeat();

@@ -6,8 +6,8 @@
 
 namespace echelon::group {
 
-Loop::Loop(absl::Duration tick, std::function<void()> on_tick)
-    : tick_(tick), on_tick_(std::move(on_tick)) {}
+Loop::Loop(std::function<absl::Time()> due, std::function<void()> on_tick)
+    : due_(std::move(due)), on_tick_(std::move(on_tick)) {}
 
 Loop::~Loop() { Stop(); }
 
@@ -33,10 +33,10 @@ void Loop::Stop() {
 }
 
 void Loop::Run() {
-  absl::Time next_tick = SteadyNow() + tick_;
   const auto ready = [this]()
                          ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return stopped_ || !tasks_.empty(); };
   for (;;) {
+    const absl::Time next_tick = due_ ? due_() : absl::InfiniteFuture();
     std::deque<std::function<void()>> tasks;
     {
       MutexLock lock(&mutex_);
@@ -48,9 +48,7 @@ void Loop::Run() {
       }
     }
     for (const auto& task : tasks) task();
-    if (SteadyNow() < next_tick) continue;
-    on_tick_();
-    next_tick = SteadyNow() + tick_;
+    if (SteadyNow() >= next_tick) on_tick_();
   }
 }
 

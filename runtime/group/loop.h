@@ -1,4 +1,5 @@
-// One thread that runs what it is given, in order, and a tick in between. Private to runtime/group.
+// One thread that runs what it is given, in order, and ticks when one is due. Private to
+// runtime/group.
 #ifndef ECHELON_RUNTIME_GROUP_LOOP_H_
 #define ECHELON_RUNTIME_GROUP_LOOP_H_
 
@@ -14,9 +15,10 @@ namespace echelon::group {
 
 class Loop {
  public:
-  // on_tick runs about every `tick`; an infinite one never.
-  explicit Loop(absl::Duration tick = absl::InfiniteDuration(),
-                std::function<void()> on_tick = nullptr);
+  Loop() = default;  // never ticks
+  // due is asked, on the loop's thread, after every task and tick; on_tick runs at the time it
+  // gives, which on_tick must move on.
+  Loop(std::function<absl::Time()> due, std::function<void()> on_tick);
   ~Loop();  // as Stop
 
   void Start();
@@ -27,7 +29,7 @@ class Loop {
  private:
   void Run();
 
-  const absl::Duration tick_;
+  const std::function<absl::Time()> due_;
   const std::function<void()> on_tick_;
   Mutex mutex_;
   std::deque<std::function<void()>> tasks_ ABSL_GUARDED_BY(mutex_);

@@ -12,6 +12,7 @@
 #include "runtime/group/wire.h"
 #include "runtime/group/worker_stream.h"
 #include "runtime/sync/mutex.h"
+#include "runtime/sync/steady_clock.h"
 
 namespace echelon::group {
 namespace {
@@ -52,6 +53,7 @@ class Worker final : public Node {
 
  private:
   MemberThread::Callbacks CallbacksOfMember();
+  absl::Time NextTick() const;
   void OnTick();
   void Dial();
   void OnMessage(uint64_t dial, const v1::FromHead& message);
@@ -82,7 +84,7 @@ class Worker final : public Node {
   uint64_t dial_ = 0;                     // numbers the streams: what an older one says is ignored
   bool answered_ = false;                 // the head has spoken on this stream
   absl::Time dialled_at_, heard_, next_dial_, next_heartbeat_, next_progress_, log_at_,
-      connected_until_;
+      connected_until_, last_tick_ = SteadyNow();
   absl::Duration pause_ = kFirstRedialPause;
   std::string last_error_ = "not dialled yet";
   uint64_t epoch_ = 0;  // the one that is open or opening; 0: none
@@ -110,7 +112,7 @@ Worker::Worker(const Identity& self, const std::string& address, int link_port,
       timing_(timing),
       on_status_(std::move(on_status)),
       member_(member, timing.open, CallbacksOfMember()),
-      loop_(timing.heartbeat / 4, [this] { OnTick(); }) {
+      loop_([this] { return NextTick(); }, [this] { OnTick(); }) {
   RouteGrpcLog();
   v1::Hello* hello = hello_.mutable_hello();
   hello->set_rank(self.rank);
@@ -195,9 +197,18 @@ void Worker::Dial() {
            }});
 }
 
+// An idle rank wakes for its heartbeats alone; one that dials or loads, four times as often.
+absl::Time Worker::NextTick() const {
+  if (done_) return absl::InfiniteFuture();
+  const absl::Time least = last_tick_ + timing_.heartbeat / 4;
+  if (stream_ == nullptr || !answered_ || progress_due_) return least;
+  return std::max(least, std::min(next_heartbeat_, heard_ + timing_.liveness));
+}
+
 void Worker::OnTick() {
-  if (done_) return;
   const absl::Time now = SteadyNow();
+  last_tick_ = now;
+  if (done_) return;
   if (stream_ == nullptr) {
     CheckDeadline(now);
     if (!done_ && now >= next_dial_) Dial();

@@ -20,18 +20,21 @@ struct Row {
   float rescale = 1;  // of what was accumulated before this tile
 };
 
+struct alignas(64) Line {
+  float at[kLanes];
+};
+
 // What a thread works in; kept from call to call, since a decode step has many small parts.
 struct Scratch {
   std::vector<Row> rows;
-  std::vector<Lanes> queries, keys, values, weights, out;
-  float* F(std::vector<Lanes>& of) { return reinterpret_cast<float*>(of.data()); }
+  std::vector<Line> queries, keys, values, weights, out;
 };
 
 int64_t RoundUp(int64_t size) { return (size + kLanes - 1) / kLanes * kLanes; }
 
 // scores[r][key] of R queries with one tile: two sums over even and odd d, then their sum.
 template <int R>
-ECHELON_INLINE void Scores(const float* queries, const float* keys, int dim, Lanes* scores) {
+ECHELON_INLINE void Scores(const float* queries, const float* keys, int dim, float* scores) {
   Lanes even[R] = {}, odd[R] = {};
   int d = 0;
   for (; d + 1 < dim; d += 2) {
@@ -45,41 +48,41 @@ ECHELON_INLINE void Scores(const float* queries, const float* keys, int dim, Lan
     const Lanes key = Load(keys + d * kLanes);
     for (int r = 0; r < R; ++r) even[r] += queries[r * dim + d] * key;
   }
-  for (int r = 0; r < R; ++r) scores[r] = even[r] + odd[r];
+  for (int r = 0; r < R; ++r) Store(even[r] + odd[r], scores + r * kLanes);
 }
 
-// out[r] = out[r] * rescale[r] + weights[r][0] * values[0] + ... in order of keys, for R queries
-// and C * 16 columns.
+// out[r] = out[r] * rescale[r] + (weights[r][0] * values[0] + ... in order of keys), for R queries
+// and C * 16 columns. The tile's sum starts from zero: were it to start from the rescaled one, the
+// compiler could fuse the first addition with either product, here one and there the other.
 template <int R, int C>
-ECHELON_INLINE void Accumulate(const Row* rows, const Lanes* weights, const float* values,
-                               int64_t value_stride, int keys, int64_t out_stride, float* out) {
-  Lanes sums[R][C];
-  for (int r = 0; r < R; ++r)
-    for (int c = 0; c < C; ++c)
-      sums[r][c] = Load(out + r * out_stride + c * kLanes) * rows[r].rescale;
-  const auto* weight = reinterpret_cast<const float*>(weights);
+ECHELON_INLINE void Accumulate(const Row* rows, const float* weights, const float* values,
+                               int64_t width, int keys, float* out) {
+  Lanes sums[R][C] = {};
   for (int key = 0; key < keys; ++key)
     for (int c = 0; c < C; ++c) {
-      const Lanes value = Load(values + key * value_stride + c * kLanes);
-      for (int r = 0; r < R; ++r) sums[r][c] += weight[r * kLanes + key] * value;
+      const Lanes value = Load(values + key * width + c * kLanes);
+      for (int r = 0; r < R; ++r) sums[r][c] += weights[r * kLanes + key] * value;
     }
   for (int r = 0; r < R; ++r)
-    for (int c = 0; c < C; ++c) Store(sums[r][c], out + r * out_stride + c * kLanes);
+    for (int c = 0; c < C; ++c) {
+      float* to = out + r * width + c * kLanes;
+      Store(Load(to) * rows[r].rescale + sums[r][c], to);
+    }
 }
 
 template <int R>
-ECHELON_INLINE void AccumulateColumns(const Row* rows, const Lanes* weights, const float* values,
+ECHELON_INLINE void AccumulateColumns(const Row* rows, const float* weights, const float* values,
                                       int64_t width, int keys, float* out) {
   int64_t column = 0;
   for (; column + 4 * kLanes <= width; column += 4 * kLanes)
-    Accumulate<R, 4>(rows, weights, values + column, width, keys, width, out + column);
+    Accumulate<R, 4>(rows, weights, values + column, width, keys, out + column);
   for (; column < width; column += kLanes)
-    Accumulate<R, 1>(rows, weights, values + column, width, keys, width, out + column);
+    Accumulate<R, 1>(rows, weights, values + column, width, keys, out + column);
 }
 
 // A tile's keys from `tile_start` on: scores become weights, and the running sum goes on.
-ECHELON_INLINE void Softmax(const Attention& call, int64_t tile_start, Row& row, Lanes& scores) {
-  Lanes s = scores * call.scale;
+ECHELON_INLINE void Softmax(const Attention& call, int64_t tile_start, Row& row, float* scores) {
+  Lanes s = Load(scores) * call.scale;
   if (call.softcap != 0) s = Tanh(s / call.softcap) * call.softcap;
   const IntLanes lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   // Positions are below 2^31, and a tile that is seen is near enough for its distances too.
@@ -94,10 +97,11 @@ ECHELON_INLINE void Softmax(const Attention& call, int64_t tile_start, Row& row,
   const float greatest = row.greatest > tile_greatest ? row.greatest : tile_greatest;
   const Lanes zero = {};
   const Lanes weights = seen ? Exp(s - greatest) : zero;
-  row.rescale = Exp(Splat(row.greatest - greatest))[0];
+  // e^0 is exactly 1: leaving it out changes no bit.
+  row.rescale = greatest == row.greatest ? 1.0F : Exp(Splat(row.greatest - greatest))[0];
   row.sum = row.sum * row.rescale + Sum(weights);
   row.greatest = greatest;
-  scores = weights;
+  Store(weights, scores);
 }
 
 template <typename T>
@@ -137,11 +141,11 @@ void Begin(const Attention& call, const AttentionPart& part, Scratch& scratch) {
   scratch.keys.resize(shape.key_dim);
   scratch.values.resize(width);
   scratch.weights.resize(count);
-  scratch.out.assign(count * width / kLanes, Lanes{});
+  scratch.out.assign(count * width / kLanes, Line{});
   for (int64_t r = 0; r < count; ++r) {
     const int64_t token = part.first_row + scratch.rows[r].position - part.sequence->start;
     const int64_t from = scratch.rows[r].head * call.head_stride + token * call.token_stride;
-    float* to = scratch.F(scratch.queries) + r * shape.key_dim;
+    float* to = scratch.queries.data()->at + r * shape.key_dim;
     for (int32_t d = 0; d < shape.key_dim; ++d)
       to[d] = call.dtype == DType::kBF16 ? ToFloat(static_cast<const uint16_t*>(call.q)[from + d])
                                          : static_cast<const float*>(call.q)[from + d];
@@ -164,30 +168,30 @@ ECHELON_INLINE void Tiles(const Attention& call, const AttentionPart& part, Scra
     const int keys = static_cast<int>(std::min<int64_t>(kLanes, last + 1 - tile * kLanes));
     const float* k = KeysOf(
         reinterpret_cast<const T*>(call.cache->Keys(*call.layer, block, part.kv_head, in_block)),
-        dim, scratch.F(scratch.keys));
+        dim, scratch.keys.data()->at);
     const float* v = ValuesOf(
         reinterpret_cast<const T*>(call.cache->Values(*call.layer, block, part.kv_head, in_block)),
-        shape.value_dim, keys, width, scratch.F(scratch.values));
-    Lanes* weights = scratch.weights.data();
-    const float* queries = scratch.F(scratch.queries);
+        shape.value_dim, keys, width, scratch.values.data()->at);
+    float* weights = scratch.weights.data()->at;
+    const float* queries = scratch.queries.data()->at;
     int r = 0;
-    for (; r + 8 <= count; r += 8) Scores<8>(queries + r * dim, k, dim, weights + r);
-    for (; r + 2 <= count; r += 2) Scores<2>(queries + r * dim, k, dim, weights + r);
-    for (; r < count; ++r) Scores<1>(queries + r * dim, k, dim, weights + r);
+    for (; r + 8 <= count; r += 8) Scores<8>(queries + r * dim, k, dim, weights + r * kLanes);
+    for (; r + 2 <= count; r += 2) Scores<2>(queries + r * dim, k, dim, weights + r * kLanes);
+    for (; r < count; ++r) Scores<1>(queries + r * dim, k, dim, weights + r * kLanes);
     for (r = 0; r < count; ++r) {
       const bool is_seen = rows[r].position >= tile * kLanes && rows[r].first < (tile + 1) * kLanes;
       rows[r].rescale = 1;
       if (is_seen) {
-        Softmax(call, tile * kLanes, rows[r], weights[r]);
+        Softmax(call, tile * kLanes, rows[r], weights + r * kLanes);
       } else {
-        weights[r] = Lanes{};
+        Store(Lanes{}, weights + r * kLanes);
       }
     }
-    float* out = scratch.F(scratch.out);
+    float* out = scratch.out.data()->at;
     for (r = 0; r + 4 <= count; r += 4)
-      AccumulateColumns<4>(rows + r, weights + r, v, width, keys, out + r * width);
+      AccumulateColumns<4>(rows + r, weights + r * kLanes, v, width, keys, out + r * width);
     for (; r < count; ++r)
-      AccumulateColumns<1>(rows + r, weights + r, v, width, keys, out + r * width);
+      AccumulateColumns<1>(rows + r, weights + r * kLanes, v, width, keys, out + r * width);
   }
 }
 
@@ -213,7 +217,7 @@ ECHELON_CLONES void Finish(const Attention& call, const AttentionPart& part, Scr
     const float factor = rescale / row.sum;
     const int64_t token = part.first_row + row.position - part.sequence->start;
     const int64_t to = (token * call.heads + row.head) * dim;
-    const float* from = scratch.F(scratch.out) + static_cast<int64_t>(r) * RoundUp(dim);
+    const float* from = scratch.out.data()->at + static_cast<int64_t>(r) * RoundUp(dim);
     for (int32_t e = 0; e < dim; ++e) {
       if (call.dtype == DType::kBF16) {
         static_cast<uint16_t*>(call.out)[to + e] = ToBf16(from[e] * factor);

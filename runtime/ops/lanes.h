@@ -7,7 +7,8 @@
 #include <cstring>
 
 // The best of these is chosen when the program starts.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#if defined(ECHELON_CLONES)  // one kind, told by the compiler's flags
+#elif defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define ECHELON_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define ECHELON_CLONES
@@ -65,21 +66,29 @@ ECHELON_INLINE uint16_t ToBf16(float value) {
 
 ECHELON_INLINE Lanes Splat(float value) { return value - Lanes{}; }
 
-ECHELON_INLINE float Sum(Lanes lanes) {  // by halves: one order
-  float values[kLanes];
-  Store(lanes, values);
-  for (int width = kLanes / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) values[i] += values[i + width];
-  return values[0];
+// Lane i of the result is lane i + distance, for the first lanes.
+template <int kDistance>
+ECHELON_INLINE Lanes Down(Lanes x) {
+  constexpr int kD = kDistance;
+  return __builtin_shufflevector(x, x, kD, kD + 1, kD + 2, kD + 3, kD + 4, kD + 5, kD + 6, kD + 7,
+                                 kD + 8, kD + 9, kD + 10, kD + 11, kD + 12, kD + 13, kD + 14,
+                                 kD + 15);
 }
 
-ECHELON_INLINE float Greatest(Lanes lanes) {
-  float values[kLanes];
-  Store(lanes, values);
-  for (int width = kLanes / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i)
-      values[i] = values[i] > values[i + width] ? values[i] : values[i + width];
-  return values[0];
+ECHELON_INLINE float Sum(Lanes x) {  // by halves: one order
+  x = x + Down<8>(x);
+  x = x + Down<4>(x);
+  x = x + Down<2>(x);
+  return x[0] + x[1];
+}
+
+ECHELON_INLINE Lanes Greater(Lanes a, Lanes b) { return a > b ? a : b; }
+
+ECHELON_INLINE float Greatest(Lanes x) {
+  x = Greater(x, Down<8>(x));
+  x = Greater(x, Down<4>(x));
+  x = Greater(x, Down<2>(x));
+  return x[0] > x[1] ? x[0] : x[1];
 }
 
 // e^x, at most 2 units in the last place off; 0 below -87. Cephes' expf.
@@ -115,7 +124,7 @@ ECHELON_INLINE Lanes Tanh(Lanes x) {
   small = small * z * x + x;
   const Lanes limit = Splat(10.0F);
   const Lanes bounded = x > limit ? limit : (x < -limit ? -limit : x);
-  const Lanes large = 1.0F - 2.0F / (Exp(bounded * 2.0F) + 1.0F);
+  const Lanes large = 1.0F - 2.0F / (Exp(bounded + bounded) + 1.0F);
   return z < 0.390625F ? small : large;
 }
 

@@ -29,8 +29,8 @@ at::Tensor DenseRows(const at::Tensor& tensor) {
 
 at::Tensor Floats(const std::optional<at::Tensor>& tensor, int64_t heads, const char* what) {
   if (!tensor.has_value()) return {};
-  TORCH_CHECK(tensor->dim() == 1 && tensor->size(0) == heads, "attention: ", what, " is [",
-              tensor->sizes(), "] for ", heads, " heads");
+  TORCH_CHECK(tensor->dim() == 1 && tensor->size(0) == heads, "attention: ", what, " is ",
+              tensor->sizes(), " for ", heads, " heads");
   return tensor->to(at::kFloat).contiguous();
 }
 
@@ -76,12 +76,12 @@ void CheckShapes(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                   v.size(0) == 1 && k.size(2) == q.size(2) && v.size(2) == q.size(2) &&
                   k.size(3) == q.size(3) && v.size(1) == k.size(1) && k.size(1) > 0 &&
                   q.size(1) % k.size(1) == 0,
-              "attention: q [", q.sizes(), "], k [", k.sizes(), "] and v [", v.sizes(),
-              "] do not fit together");
+              "attention: q ", q.sizes(), ", k ", k.sizes(), " and v ", v.sizes(),
+              " do not fit together");
   TORCH_CHECK(
       k.size(1) == shape.kv_heads && k.size(3) == shape.key_dim && v.size(3) == shape.value_dim,
       "attention: layer ", shape.layer, " of the cache has ", shape.kv_heads, " heads of ",
-      shape.key_dim, " and ", shape.value_dim, ", k is [", k.sizes(), "] and v [", v.sizes(), "]");
+      shape.key_dim, " and ", shape.value_dim, ", k is ", k.sizes(), " and v ", v.sizes(), "");
   TORCH_CHECK(k.scalar_type() == q.scalar_type() && v.scalar_type() == q.scalar_type(),
               "attention: q, k and v differ in dtype");
 }
@@ -95,7 +95,9 @@ at::Tensor RunAttention(const at::Tensor& q_given, const at::Tensor& k_given,
               "with its sequences and a KV cache");
   kv::KvCache& cache = *current->cache;
   const step::Step& step = *current->step;
-  const kv::KvCache::Layer* layer = cache.Find(static_cast<int32_t>(layer_number));
+  const bool is_number = layer_number >= 0 && layer_number <= INT32_MAX;
+  const kv::KvCache::Layer* layer =
+      is_number ? cache.Find(static_cast<int32_t>(layer_number)) : nullptr;
   TORCH_CHECK(layer != nullptr, "attention: layer ", layer_number, " has no place in the KV cache");
   CheckShapes(q_given, k_given, v_given, layer->shape);
   TORCH_CHECK(window >= 0, "attention: window ", window);
@@ -138,11 +140,11 @@ ExpertMatrices MatricesOf(const at::Tensor& weights, const at::Tensor& bias, boo
                           const char* what) {
   const int64_t input = transposed ? 1 : 2, output = transposed ? 2 : 1;
   TORCH_CHECK(weights.dim() == 3 && (weights.stride(1) == 1 || weights.stride(2) == 1),
-              "experts: ", what, " is [", weights.sizes(), "] with strides [", weights.strides(),
-              "]; one matrix an expert, its rows or columns dense, is needed");
+              "experts: ", what, " is ", weights.sizes(), " with strides ", weights.strides(),
+              "; one matrix an expert, its rows or columns dense, is needed");
   TORCH_CHECK(!bias.defined() || (bias.dim() == 2 && bias.size(0) == weights.size(0) &&
                                   bias.size(1) == weights.size(output)),
-              "experts: the bias of ", what, " does not fit its [", weights.sizes(), "]");
+              "experts: the bias of ", what, " does not fit its ", weights.sizes(), "");
   return {.data = weights.const_data_ptr(),
           .expert_stride = weights.stride(0),
           .input_stride = weights.stride(input),
@@ -183,9 +185,8 @@ at::Tensor RunExpertsOp(const at::Tensor& x_given, const at::Tensor& index_given
                   index.size(0) == x.size(0) && weight.sizes() == index.sizes() &&
                   x.size(1) == call.gate_up.inputs && down.size(0) == gate_up.size(0) &&
                   call.gate_up.outputs == 2 * call.down.inputs,
-              "experts: x [", x.sizes(), "], index [", index.sizes(), "], weight [", weight.sizes(),
-              "], gate_up [", gate_up.sizes(), "] and down [", down.sizes(),
-              "] do not fit together");
+              "experts: x ", x.sizes(), ", index ", index.sizes(), ", weight ", weight.sizes(),
+              ", gate_up ", gate_up.sizes(), " and down ", down.sizes(), " do not fit together");
   for (const at::Tensor& tensor : {gate_up, down, biases[0], biases[1]})
     TORCH_CHECK(!tensor.defined() || tensor.scalar_type() == x.scalar_type(),
                 "experts: weights are ", tensor.scalar_type(), ", x is ", x.scalar_type());

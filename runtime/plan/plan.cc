@@ -112,6 +112,25 @@ absl::Status CheckOptions(const Graph& graph, const Options& options) {
   return absl::OkStatus();
 }
 
+// Of a language model's cuts those that send little more than the least, between its layers: every
+// token of every step crosses them, one user's too, where time is latency and not FLOPs. There are
+// two a layer, after residual additions.
+std::vector<int> NarrowCuts(const Graph& graph, const Load& load, const std::vector<int>& cuts,
+                            int stages) {
+  const auto layers = graph::AttentionLayers(graph, 0, load.nodes);
+  if (layers.empty()) return cuts;
+  const auto is_between = [&](int cut) {
+    return cut > layers.front().node && cut <= layers.back().node;
+  };
+  int64_t least = kMost;
+  for (const int cut : cuts)
+    if (is_between(cut)) least = std::min(least, load.send_bytes[cut]);
+  std::vector<int> narrow;
+  for (const int cut : cuts)
+    if (is_between(cut) && load.send_bytes[cut] <= least + least / 4) narrow.push_back(cut);
+  return static_cast<int>(narrow.size()) >= stages - 1 ? narrow : cuts;
+}
+
 // All stages hold the same tokens, so the one whose tokens take most decides.
 absl::StatusOr<int64_t> KvBlocks(const std::vector<Stage>& stages, int64_t memory_bytes) {
   const auto most = std::max_element(
@@ -132,7 +151,7 @@ absl::StatusOr<int64_t> KvBlocks(const std::vector<Stage>& stages, int64_t memor
 absl::StatusOr<Plan> MakePlan(const Graph& graph, const graph::SchemaLookup& schemas,
                               const Options& options) {
   ECHELON_RETURN_IF_ERROR(CheckOptions(graph, options));
-  const std::vector<int> cuts = LegalCuts(graph, schemas);
+  std::vector<int> cuts = LegalCuts(graph, schemas);
   if (options.stages - 1 > static_cast<int>(cuts.size())) {
     return absl::InvalidArgumentError(
         absl::StrCat("policy ", options.policy, ": ", options.stages, " stages need ",
@@ -142,6 +161,8 @@ absl::StatusOr<Plan> MakePlan(const Graph& graph, const graph::SchemaLookup& sch
   ECHELON_ASSIGN_OR_RETURN(Machines machines, ReadMachines(options));
   for (int64_t& memory_bytes : machines.memory_bytes) memory_bytes -= options.kv_memory_bytes;
   const Load load(graph);
+  if (graph.text && options.policy == "balanced")
+    cuts = NarrowCuts(graph, load, cuts, options.stages);
   const std::vector<int64_t> costs =
       options.policy == "measured" ? options.node_times_ns : NodeCosts(graph, schemas);
   ECHELON_ASSIGN_OR_RETURN(const std::vector<int> bounds,

@@ -64,6 +64,9 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(GrpcServerOptions 
     self->inference_ =
         MakeInferenceService(options.backend, options.max_request_time, std::move(options.log));
     builder.RegisterService(self->inference_.get());
+  } else {
+    self->absent_ = MakeAbsentService(options.no_backend);
+    builder.RegisterCallbackGenericService(self->absent_.get());
   }
   for (grpc::Service* service : options.services) builder.RegisterService(service);
   self->server_ = builder.BuildAndStart();

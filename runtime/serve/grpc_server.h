@@ -15,8 +15,9 @@
 #include "runtime/serve/request_log.h"
 
 namespace grpc {
+class CallbackGenericService;
 class Server;
-}
+}  // namespace grpc
 
 namespace echelon::serve {
 
@@ -25,9 +26,10 @@ struct GrpcServerOptions {
   int port = 8001;                        // 0: any
   std::string port_flag = "--grpc-port";  // named in errors
   Backend* backend = nullptr;  // null: no v2 service (worker ranks); must outlive the server
-  std::vector<grpc::Service*> services;  // further ones; must outlive the server
-  std::string model;                     // the health service's second name beside ""; empty: none
-  int max_message_bytes = 256 << 20;     // of a request; answers are not bounded
+  std::string no_backend = "this process serves no model";  // what its callers are then told
+  std::vector<grpc::Service*> services;                     // further ones; must outlive the server
+  std::string model;                  // the health service's second name beside ""; empty: none
+  int max_message_bytes = 256 << 20;  // of a request; answers are not bounded
   absl::Duration max_request_time = absl::Minutes(10);
   RequestLog log;
 };
@@ -56,6 +58,7 @@ class GrpcServer {
   GrpcServer();
 
   std::unique_ptr<grpc::Service> inference_;
+  std::unique_ptr<grpc::CallbackGenericService> absent_;  // in its place where there is none
   std::unique_ptr<grpc::Server> server_;
   std::string model_;
   int port_ = 0;

@@ -188,7 +188,32 @@ class InferenceService : public inference::GRPCInferenceService::CallbackService
   InferAllocator allocator_;
 };
 
+class AbsentService : public grpc::CallbackGenericService {
+ public:
+  explicit AbsentService(const std::string& why) : why_(why) {}
+
+  grpc::ServerGenericBidiReactor* CreateReactor(
+      grpc::GenericCallbackServerContext* context) override {
+    class Refusal : public grpc::ServerGenericBidiReactor {
+     public:
+      explicit Refusal(const grpc::Status& status) { Finish(status); }
+      void OnDone() override { delete this; }
+    };
+    const bool is_v2 = context->method().starts_with("/inference.GRPCInferenceService/");
+    return new Refusal(is_v2
+                           ? grpc::Status(grpc::StatusCode::FAILED_PRECONDITION, why_)
+                           : grpc::Status(grpc::StatusCode::UNIMPLEMENTED, "no such method here"));
+  }
+
+ private:
+  const std::string why_;
+};
+
 }  // namespace
+
+std::unique_ptr<grpc::CallbackGenericService> MakeAbsentService(const std::string& why) {
+  return std::make_unique<AbsentService>(why);
+}
 
 std::unique_ptr<grpc::Service> MakeInferenceService(Backend* backend,
                                                     absl::Duration max_request_time,

@@ -3,9 +3,11 @@
 #ifndef ECHELON_RUNTIME_SERVE_GRPC_SERVICE_H_
 #define ECHELON_RUNTIME_SERVE_GRPC_SERVICE_H_
 
+#include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/impl/codegen/service_type.h>
 
 #include <memory>
+#include <string>
 
 #include "absl/time/time.h"
 #include "runtime/serve/backend.h"
@@ -19,6 +21,9 @@ namespace echelon::serve {
 std::unique_ptr<grpc::Service> MakeInferenceService(Backend* backend,
                                                     absl::Duration max_request_time,
                                                     RequestLog log = nullptr);
+
+// Where no Backend is: kFailedPrecondition with `why` for every call of the v2 protocol.
+std::unique_ptr<grpc::CallbackGenericService> MakeAbsentService(const std::string& why);
 
 }  // namespace echelon::serve
 

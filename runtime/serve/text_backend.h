@@ -43,8 +43,9 @@ struct TokenEvent {
   FinishReason finish = FinishReason::kNone;  // kNone: more tokens follow
 };
 
-// Called with each token in order, from the driver's thread: it must not block. An error is the last
-// call. Returns whether to go on: false ends the request without a further call (a stop string).
+// Called with each token in order, from the driver's thread: it must not block. An error is the
+// last call. Returns whether to go on: false ends the request without a further call (a stop
+// string).
 using OnToken = std::function<bool(absl::StatusOr<TokenEvent>)>;
 
 class TextBackend {

@@ -20,10 +20,11 @@
 #include "runtime/schedule/fill_drain.h"
 #include "runtime/serve/backend.h"
 #include "runtime/serve/metrics.h"
+#include "runtime/stage/head_driver.h"
 
 namespace echelon::stage {
 
-class Driver final : public serve::Backend {
+class Driver final : public serve::Backend, public HeadDriver {
  public:
   struct Options {
     std::string name;       // the model's
@@ -42,11 +43,10 @@ class Driver final : public serve::Backend {
   absl::Status Ready() const override;
   void Infer(serve::InferRequest request, serve::InferDone done) override;
 
-  // Why the group is not formed, for Ready and for refusals.
-  void SetWaiting(const std::string& reason);
-  void EpochFormed(uint64_t epoch);
-  void EpochClosed(const absl::Status& why);
-  void OnResult(link::Frame frame);
+  void SetWaiting(const std::string& reason) override;
+  void EpochFormed(uint64_t epoch) override;
+  void EpochClosed(const absl::Status& why) override;
+  void OnResult(link::Frame frame) override;
 
  private:
   struct Pending;

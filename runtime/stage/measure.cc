@@ -35,6 +35,9 @@ link::Frame MadeUpInputs(const graph::Graph& graph) {
 }  // namespace
 
 absl::StatusOr<std::vector<int64_t>> MeasureNodes(const Model& model) {
+  if (model.graph.text)
+    return absl::UnimplementedError(
+        "policy measured: language models cannot be measured yet; use balanced");
   const absl::StatusOr<plan::Plan> whole =
       plan::MakePlan(model.graph, model.schemas, {.stages = 1});
   if (!whole.ok()) return whole.status();

@@ -61,6 +61,11 @@ absl::StatusOr<plan::Options> ParsePlanFlags(const PlanFlags& flags, int stages,
             absl::StrCat("--stage-speed: '", part, "' is no positive number; write it as 1,3"));
       options.stage_speed.push_back(speed);
     }
+  if (graph.text) {
+    const absl::StatusOr<int64_t> bytes = ParseBytes(flags.kv_memory);
+    if (!bytes.ok()) return named("--kv-memory", bytes.status());
+    options.kv_memory_bytes = *bytes;
+  }
   if (!flags.times.empty()) {
     absl::StatusOr<std::vector<int64_t>> times = ReadTimes(flags.times, graph);
     if (!times.ok()) return times.status();

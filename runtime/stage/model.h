@@ -24,10 +24,11 @@ absl::StatusOr<Model> OpenModel(const std::string& path);
 // What people type for the planner, as strings of the command line.
 struct PlanFlags {
   std::string policy = "balanced";
-  std::string threshold;     // "500MiB"
-  std::string points;        // "layer2,layer3"
-  std::string stage_memory;  // "8GiB,24GiB"
-  std::string stage_speed;   // "1,3"
+  std::string threshold;           // "500MiB"
+  std::string points;              // "layer2,layer3"
+  std::string stage_memory;        // "8GiB,24GiB"
+  std::string stage_speed;         // "1,3"
+  std::string kv_memory = "1GiB";  // text: of each stage's KV cache
   std::string
       times;  // path of a JSON file {"node name": nanoseconds}, from `echelon plan --measure`
 };
@@ -45,6 +46,10 @@ void AddPlanFlags(App& app, PlanFlags* flags) {
   app.add_option("--stage-memory", flags->stage_memory,
                  "memory of each stage, as 8GiB,24GiB; one for all");
   app.add_option("--stage-speed", flags->stage_speed, "relative speed of each stage, as 1,3");
+  app.add_option("--kv-memory", flags->kv_memory,
+                 "language models: memory of each stage's KV cache; it bounds the tokens of all "
+                 "sequences together, and is touched as they come")
+      ->capture_default_str();
   app.add_option("--times", flags->times,
                  "for measured: node times, written by `echelon plan --measure`");
 }

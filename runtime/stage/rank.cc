@@ -50,8 +50,11 @@ absl::Status Rank::Load(const std::string& plan_json,
   const plan::Stage& stage = plan->stages[options_.rank];
   if (hooks_.planned) hooks_.planned(*plan, stage);
   module_.reset();  // another plan's weights must go before this one's come
-  exec::LoadOptions load{
-      .threads = options_.threads, .verify = options_.verify, .exact = options_.exact};
+  exec::LoadOptions load{.threads = options_.threads,
+                         .checkpoint = options_.checkpoint,
+                         .verify = options_.verify,
+                         .exact = options_.exact,
+                         .kv_blocks = plan->kv_blocks};
   load.progress = [&](int64_t loaded, int64_t total) {
     metrics_->SetWeights(loaded, total);
     if (progress) progress(loaded, total);

@@ -29,9 +29,10 @@ class Rank final : public group::Member {
  public:
   struct Options {
     int rank = 0, world = 1;
-    int threads = 0;     // that read weights; 0: one a usable core
-    bool verify = true;  // exec::LoadOptions::verify
-    bool exact = false;  // exec::LoadOptions::exact
+    int threads = 0;                                  // that read weights; 0: one a usable core
+    bool verify = true;                               // exec::LoadOptions::verify
+    bool exact = false;                               // exec::LoadOptions::exact
+    const weights::Checkpoint* checkpoint = nullptr;  // must outlive the rank
     link::FrameLimits limits;
     link::LinkOptions link;
   };

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "absl/strings/str_format.h"
+#include "runtime/stage/flag_errors.h"
 
 namespace echelon::stage {
 namespace {
@@ -50,6 +51,18 @@ void AddFlags(CLI::App& app, StageFlags* f) {
       ->capture_default_str();
   app.add_option("--threads", f->threads, "threads that compute; 0: one a usable core")
       ->check(CLI::Range(0, 4096));
+  app.add_flag("--verify-weights,!--no-verify-weights", f->verify_weights,
+               "compare what is loaded with the file's checksums (on)");
+  app.add_option("--weights", f->weights,
+                 "language models: directory of the safetensors files that the parameters lie in");
+  app.add_option("--chunk-tokens", f->chunk_tokens,
+                 "language models: tokens of prompts in a step; longer ones come in several")
+      ->check(CLI::Range(1, 65536))
+      ->capture_default_str();
+  app.add_option("--max-running", f->max_running,
+                 "language models: sequences that are generated at once; others wait")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
   app.add_flag("--exact", f->exact,
                "run linear layers as eager PyTorch does: equal to the last bit, but slower");
   app.add_option("--request-timeout", f->request_timeout_s, "seconds a request may take")
@@ -111,7 +124,7 @@ std::optional<int> ParseStageFlags(int argc, char** argv, StageFlags* flags) {
   } catch (const CLI::CallForHelp& help) {
     return app.exit(help);
   } catch (const CLI::ParseError& error) {
-    std::fprintf(stderr, "echelon-stage: %s; see --help\n", error.what());
+    std::fprintf(stderr, "echelon-stage: %s; see --help\n", FlagError(app, error).c_str());
     return 2;
   }
   if (const std::string wrong = Check(*flags); !wrong.empty()) {

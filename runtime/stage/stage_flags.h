@@ -24,6 +24,10 @@ struct StageFlags {
   int window = 0;  // 0: twice the stages
   int queue = 256;
   int threads = 0;
+  std::string weights;     // text: the checkpoint's directory
+  int chunk_tokens = 128;  // text: of prompts in a step
+  int max_running = 256;   // text: sequences at once
+  bool verify_weights = true;
   bool exact = false;
   double request_timeout_s = 300, join_timeout_s = 600;
   int liveness_ms = 700;

@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
@@ -18,10 +19,12 @@
 #include "runtime/plan/cost.h"
 #include "runtime/serve/grpc_server.h"
 #include "runtime/serve/http_server.h"
+#include "runtime/serve/text_service.h"
 #include "runtime/stage/driver.h"
 #include "runtime/stage/rank.h"
 #include "runtime/stage/report.h"
 #include "runtime/stage/stage_flags.h"
+#include "runtime/stage/text_driver.h"
 
 namespace echelon::stage {
 namespace {
@@ -60,6 +63,7 @@ class StageProcess {
     absl::StatusOr<Model> model = OpenModel(flags_.model);
     if (!model.ok()) return model.status();
     model_ = *std::move(model);
+    if (const absl::Status status = OpenCheckpoint(); !status.ok()) return status;
     if (flags_.chunks > 1 && !model_.batch.chunkable)
       return absl::InvalidArgumentError(
           absl::StrCat("--chunks ", flags_.chunks, ": ", flags_.model,
@@ -68,6 +72,7 @@ class StageProcess {
       const absl::StatusOr<plan::Plan> plan = PlanModel(model_, flags_.plan, flags_.world);
       if (!plan.ok()) return plan.status();
       plan_json_ = plan::ToJson(*plan, model_.graph);
+      kv_blocks_ = plan->kv_blocks;
     }
     metrics_ =
         std::make_unique<serve::Metrics>(serve::MetricsOptions{.model = flags_.name,
@@ -75,6 +80,61 @@ class StageProcess {
                                                                .version = kVersion,
                                                                .torch_version = TORCH_VERSION});
     exec::SetThreads(flags_.threads);
+    return absl::OkStatus();
+  }
+
+  absl::Status OpenCheckpoint() {
+    if (!model_.graph.text) {
+      if (flags_.weights.empty()) return absl::OkStatus();
+      return absl::InvalidArgumentError(absl::StrCat(
+          "--weights: ", flags_.model, " holds its weights itself; leave the flag out"));
+    }
+    if (flags_.weights.empty())
+      return absl::InvalidArgumentError(
+          absl::StrCat(flags_.model,
+                       " is a language model's graph without weights; name the model's directory "
+                       "by --weights"));
+    if (!model_.graph.text->has_weights)
+      return absl::FailedPreconditionError(
+          absl::StrCat(flags_.model,
+                       " was exported from config.json alone and can only be planned; export it "
+                       "again from a directory with safetensors"));
+    absl::StatusOr<weights::Checkpoint> checkpoint = weights::Checkpoint::Open(flags_.weights);
+    if (!checkpoint.ok()) return checkpoint.status();
+    checkpoint_ = *std::move(checkpoint);
+    return absl::OkStatus();
+  }
+
+  absl::Status MakeDriver() {
+    const auto submit = [this](link::Frame frame) { rank_->Submit(std::move(frame)); };
+    if (!model_.graph.text) {
+      tensors_ = std::make_unique<Driver>(
+          Driver::Options{.name = flags_.name,
+                          .chunks = flags_.chunks,
+                          .window = flags_.window,
+                          .max_waiting = flags_.queue,
+                          .request_timeout = absl::Seconds(flags_.request_timeout_s)},
+          &model_.graph, model_.batch, metrics_.get(), submit);
+      driver_ = tensors_.get();
+      return absl::OkStatus();
+    }
+    absl::StatusOr<serve::TextFiles> files = serve::LoadTextFiles(flags_.weights);
+    if (!files.ok()) return files.status();
+    text_files_ = *std::move(files);
+    absl::StatusOr<std::unique_ptr<TextDriver>> text =
+        TextDriver::Create({.name = flags_.name,
+                            .schedule = {.stages = flags_.world,
+                                         .window = flags_.window,
+                                         .chunk_tokens = flags_.chunk_tokens,
+                                         .blocks = static_cast<int32_t>(kv_blocks_),
+                                         .block_tokens = plan::kKvBlockTokens,
+                                         .max_running = flags_.max_running,
+                                         .max_waiting = flags_.queue},
+                            .request_timeout = absl::Seconds(flags_.request_timeout_s)},
+                           &model_.graph, metrics_.get(), submit);
+    if (!text.ok()) return text.status();
+    text_ = *std::move(text);
+    driver_ = text_.get();
     return absl::OkStatus();
   }
 
@@ -87,20 +147,18 @@ class StageProcess {
                             absl::StrCat("--link-port: ", listener.status().message()));
       listener_ = *std::move(listener);
     }
-    rank_ = std::make_unique<Rank>(Rank::Options{.rank = flags_.rank,
-                                                 .world = flags_.world,
-                                                 .threads = flags_.threads,
-                                                 .exact = flags_.exact},
-                                   &model_.graph, listener_.get(), metrics_.get(), MakeHooks());
-    if (is_head())
-      driver_ = std::make_unique<Driver>(
-          Driver::Options{.name = flags_.name,
-                          .chunks = flags_.chunks,
-                          .window = flags_.window,
-                          .max_waiting = flags_.queue,
-                          .request_timeout = absl::Seconds(flags_.request_timeout_s)},
-          &model_.graph, model_.batch, metrics_.get(),
-          [this](link::Frame frame) { rank_->Submit(std::move(frame)); });
+    rank_ =
+        std::make_unique<Rank>(Rank::Options{.rank = flags_.rank,
+                                             .world = flags_.world,
+                                             .threads = flags_.threads,
+                                             .verify = flags_.verify_weights,
+                                             .exact = flags_.exact,
+                                             .checkpoint = checkpoint_ ? &*checkpoint_ : nullptr},
+                               &model_.graph, listener_.get(), metrics_.get(), MakeHooks());
+    if (is_head()) {
+      const absl::Status status = MakeDriver();
+      if (!status.ok()) return status;
+    }
     return OpenDoors();
   }
 
@@ -112,24 +170,33 @@ class StageProcess {
     const serve::RequestLog log = [this](const absl::Status& status, double seconds) {
       metrics_->ObserveRequest(status, seconds);
     };
-    serve::HttpServerOptions http{.backend = driver_.get(), .log = log};
+    serve::HttpServerOptions http{.backend = tensors_.get(), .log = log};
     http.listener.host = flags_.bind;
     http.listener.port = flags_.http_port;
     http.listener.max_body_bytes = static_cast<size_t>(*max_bytes);
     http.max_request_time = absl::Seconds(flags_.request_timeout_s);
-    http.no_backend = absl::StrFormat("this is rank %d of %d; ask rank 0 at %s", flags_.rank,
-                                      flags_.world, flags_.host);
+    const std::string no_backend = absl::StrFormat("this is rank %d of %d; ask rank 0 at %s",
+                                                   flags_.rank, flags_.world, flags_.host);
+    http.no_backend = no_backend;
     http.ready = [this] { return Ready(); };
     http.status_json = [this] { return StatusJson(); };
     absl::StatusOr<std::unique_ptr<serve::HttpServer>> http_server =
         serve::HttpServer::Start(std::move(http));
     if (!http_server.ok()) return http_server.status();
     http_ = *std::move(http_server);
+    std::vector<grpc::Service*> services;
+    if (text_) {
+      text_service_ = serve::MakeTextService(
+          text_.get(), text_files_,
+          {.max_request_time = absl::Seconds(flags_.request_timeout_s), .log = log});
+      services.push_back(text_service_.get());
+    }
     absl::StatusOr<std::unique_ptr<serve::GrpcServer>> grpc_server = serve::GrpcServer::Start(
         {.host = flags_.bind,
          .port = flags_.grpc_port,
-         .backend = driver_.get(),
-         .services = {},
+         .backend = tensors_.get(),
+         .no_backend = no_backend,
+         .services = services,
          .model = flags_.name,
          .max_message_bytes = static_cast<int>(std::min<int64_t>(*max_bytes, INT32_MAX)),
          .max_request_time = absl::Seconds(flags_.request_timeout_s),
@@ -281,7 +348,14 @@ class StageProcess {
   std::unique_ptr<serve::Metrics> metrics_;
   std::unique_ptr<link::TcpListener> listener_;
   std::unique_ptr<Rank> rank_;
-  std::unique_ptr<Driver> driver_;
+  std::optional<weights::Checkpoint> checkpoint_;
+  int64_t kv_blocks_ = 0;
+  serve::TextFiles text_files_;
+  // On the head one of them, by the model's kind; driver_ is whichever it is.
+  std::unique_ptr<Driver> tensors_;
+  std::unique_ptr<TextDriver> text_;
+  HeadDriver* driver_ = nullptr;
+  std::unique_ptr<grpc::Service> text_service_;
   std::unique_ptr<serve::HttpServer> http_;
   std::unique_ptr<serve::GrpcServer> grpc_;
   std::unique_ptr<serve::MetricsServer> metrics_server_;
@@ -314,8 +388,11 @@ int Main(int argc, char** argv) {
   const absl::Status status = process.Run(stop_signals);
   if (status.ok()) return 0;
   process.Report(status);
-  std::fprintf(stderr, "echelon-stage: rank %d: %s\n", flags.rank,
-               std::string(status.message()).c_str());
+  const std::string who = absl::StrCat("rank ", flags.rank);
+  const std::string text(status.message());
+  const bool named = absl::StartsWith(text, absl::StrCat(who, " "));
+  std::fprintf(stderr, "echelon-stage: %s%s\n", named ? "" : absl::StrCat(who, ": ").c_str(),
+               text.c_str());
   return 1;
 }
 

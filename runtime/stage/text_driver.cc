@@ -93,10 +93,6 @@ absl::StatusOr<std::unique_ptr<TextDriver>> TextDriver::Create(
   if (options.schedule.blocks < 1)
     return absl::InvalidArgumentError(
         "the KV cache holds not one block of tokens; start with a larger --kv-memory");
-  if (std::max(graph->text->max_model_len, graph->text->vocab_size) > INT32_MAX)
-    return absl::InvalidArgumentError(absl::StrCat(
-        "model ", graph->name, " states a length of ", graph->text->max_model_len, " tokens and ",
-        graph->text->vocab_size, " words; more than 2147483647 are not served"));
   options.schedule.step_tokens =
       static_cast<int>(std::clamp<int64_t>(options.schedule.step_tokens, 2, most));
   const Inputs inputs{.tokens = tokens->value,

@@ -26,11 +26,12 @@
 #include "runtime/schedule/continuous.h"
 #include "runtime/serve/metrics.h"
 #include "runtime/serve/text_backend.h"
+#include "runtime/stage/head_driver.h"
 #include "runtime/step/step.h"
 
 namespace echelon::stage {
 
-class TextDriver final : public serve::TextBackend {
+class TextDriver final : public serve::TextBackend, public HeadDriver {
  public:
   struct Options {
     std::string name;                        // the model's
@@ -52,11 +53,10 @@ class TextDriver final : public serve::TextBackend {
   // on_token is called from one thread of the driver's own, refusals aside.
   void Generate(serve::TokenRequest request, serve::OnToken on_token) override;
 
-  // Why the group is not formed, for Ready and for refusals.
-  void SetWaiting(const std::string& reason);
-  void EpochFormed(uint64_t epoch);
-  void EpochClosed(const absl::Status& why);
-  void OnResult(link::Frame frame);
+  void SetWaiting(const std::string& reason) override;
+  void EpochFormed(uint64_t epoch) override;
+  void EpochClosed(const absl::Status& why) override;
+  void OnResult(link::Frame frame) override;
 
   // What a step may be at most: what stages parse it with.
   const step::Limits& limits() const { return limits_; }

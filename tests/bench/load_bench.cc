@@ -1,6 +1,7 @@
 // Loading weights from a warm page cache next to memcpy of as many bytes into fresh huge pages, at
-// the same number of threads, and next to a plain read into fresh small pages. All variants take
-// turns within every round; the second memcpy is the control.
+// the same number of threads, and next to a plain read into fresh small pages. `load` verifies each
+// tensor's CRC-32, as a stage does; another variant does not. All variants take turns within every
+// round; the second memcpy is the control.
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -24,6 +25,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "runtime/weights/crc32.h"
 #include "runtime/weights/loader.h"
 #include "runtime/weights/source.h"
 
@@ -64,11 +66,17 @@ struct Source {
   std::string path;
   std::shared_ptr<Arena> memory;
   uint64_t nbytes;
+  std::vector<Range> ranges;  // a tensor each
 };
 
 Source MakeSource(const std::string& path, uint64_t nbytes) {
-  Source source{path, Must(Arena::Map(nbytes)), nbytes};
+  Source source{path, Must(Arena::Map(nbytes)), nbytes, {}};
   Fill(source.memory->data(), nbytes);
+  for (uint64_t begin = 0; begin < nbytes; begin += kTensorBytes) {
+    Range range{path, begin, std::min(kTensorBytes, nbytes - begin)};
+    range.crc32 = ExtendCrc32(0, {source.memory->data() + begin, range.nbytes});
+    source.ranges.push_back(range);
+  }
   std::ofstream file(path, std::ios::binary);
   file.write(reinterpret_cast<const char*>(source.memory->data()),
              static_cast<std::streamsize>(nbytes));
@@ -88,10 +96,10 @@ void Check(const Source& source, const std::vector<std::byte*>& at) {
   }
 }
 
-double TimeLoad(const Source& source, int threads, bool check = false) {
-  std::vector<Range> ranges;
-  for (uint64_t begin = 0; begin < source.nbytes; begin += kTensorBytes)
-    ranges.push_back({source.path, begin, std::min(kTensorBytes, source.nbytes - begin)});
+double TimeLoad(const Source& source, int threads, bool verified, bool check = false) {
+  std::vector<Range> ranges = source.ranges;
+  if (!verified)
+    for (Range& range : ranges) range.crc32.reset();
   Loaded loaded;
   const std::unique_ptr<WeightSource> files = LocalFiles();
   const double seconds =
@@ -157,7 +165,10 @@ std::vector<Variant> Variants(const Source& source) {
         {"memcpy", threads, [&source, threads] { return TimeMemcpy(source, threads); }});
     variants.push_back({"memcpy again (control)", threads,
                         [&source, threads] { return TimeMemcpy(source, threads); }});
-    variants.push_back({"load", threads, [&source, threads] { return TimeLoad(source, threads); }});
+    variants.push_back(
+        {"load", threads, [&source, threads] { return TimeLoad(source, threads, true); }});
+    variants.push_back({"load, not verified", threads,
+                        [&source, threads] { return TimeLoad(source, threads, false); }});
   }
   variants.push_back({"plain read", 1, [&source] { return TimePlainRead(source); }});
   return variants;
@@ -196,7 +207,7 @@ nlohmann::ordered_json Report(const std::vector<Variant>& variants) {
 
 void Run(const std::string& path, uint64_t nbytes, int rounds, const std::string& json_path) {
   const Source source = MakeSource(path, nbytes);
-  TimeLoad(source, 2, /*check=*/true);  // and the page cache is warm
+  TimeLoad(source, 2, /*verified=*/true, /*check=*/true);  // and the page cache is warm
   std::vector<Variant> variants = Variants(source);
   for (int round = 0; round < rounds; ++round)
     for (size_t i = 0; i < variants.size(); ++i) {

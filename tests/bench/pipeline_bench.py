@@ -89,15 +89,16 @@ class Served:
         endpoints = json.loads(self.endpoints_file.read_text())
         self.pids = [self.process.pid, *endpoints["pids"]]
         self.client = self.triton.InferenceServerClient(endpoints["grpc"])
-        self.metrics = [http.client.HTTPConnection(at, timeout=10) for at in endpoints["metrics"]]
+        self.metrics = endpoints["metrics"]
         self.new_ms()
 
     def new_ms(self) -> dict[str, float]:
         """Milliseconds by clock since the last call: head, and each rank's in its nodes."""
         new = {}
-        for rank, connection in enumerate(self.metrics):
-            connection.request("GET", "/metrics")
-            seen = dict(SECONDS.findall(connection.getresponse().read().decode()))
+        for rank, at in enumerate(self.metrics):  # a connection of its own: idle ones are closed
+            with contextlib.closing(http.client.HTTPConnection(at, timeout=10)) as connection:
+                connection.request("GET", "/metrics")
+                seen = dict(SECONDS.findall(connection.getresponse().read().decode()))
             clocks = [(f"rank {rank}", "compute"), *([("head", "request")] if rank == 0 else [])]
             for clock, kind in clocks:
                 before, self.seen_s[clock] = self.seen_s.get(clock, 0), float(seen.get(kind, 0))

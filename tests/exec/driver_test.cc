@@ -22,7 +22,7 @@ class Server {
  public:
   Server(const stage::Model& model, int chunks)
       : metrics_({.model = "test"}),
-        rank_({.threads = 1}, &model.graph, nullptr, &metrics_,
+        rank_({.threads = 1, .exact = true}, &model.graph, nullptr, &metrics_,
               {.result = [this](link::Frame frame) { driver_.OnResult(std::move(frame)); }}),
         driver_({.name = "test", .chunks = chunks}, &model.graph, model.batch, &metrics_,
                 [this](link::Frame frame) { rank_.Submit(std::move(frame)); }),

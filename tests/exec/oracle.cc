@@ -219,8 +219,9 @@ absl::StatusOr<Pipeline> Pipeline::Load(const graph::Graph& graph,
   return pipeline;
 }
 
-absl::StatusOr<Tensors> Pipeline::Run(const Tensors& inputs) {
+absl::StatusOr<Tensors> Pipeline::Run(const Tensors& inputs, const std::string& rows) {
   link::Frame frame = Feed(*graph_, inputs);
+  frame.rows = rows;
   for (const auto& module : modules_) {
     absl::StatusOr<link::Frame> received = Cross(frame);
     if (!received.ok()) return received.status();

@@ -57,7 +57,8 @@ class Pipeline {
                                        const std::vector<plan::Stage>& stages,
                                        const exec::LoadOptions& options = {.threads = 1,
                                                                            .exact = true});
-  absl::StatusOr<Tensors> Run(const Tensors& inputs);
+  // rows: the step of a language model.
+  absl::StatusOr<Tensors> Run(const Tensors& inputs, const std::string& rows = "");
 
  private:
   explicit Pipeline(const graph::Graph& graph) : graph_(&graph) {}

@@ -45,6 +45,19 @@ TEST_P(PackedLinearTest, ARowIsTheSameInEveryBatch) {
   }
 }
 
+TEST_P(PackedLinearTest, OfAWeightThatStaysARowIsTheSameInEveryBatchToo) {
+  for (const auto& [inputs, outputs] : {std::pair{2048, 2048}, {576, 192}, {64, 128}}) {
+    const at::Tensor weight = Random({outputs, inputs}), x = Random({130, inputs});
+    const at::Tensor whole = SharedLinear(weight, x, {});
+    EXPECT_TRUE(
+        whole.allclose(at::linear(x, weight), GetParam() == at::kFloat ? 1e-5 : 2e-2, 1e-3));
+    for (const int64_t rows : {1, 2, 3, 4, 5, 8, 15, 16, 17, 31, 64, 100, 129})
+      EXPECT_TRUE(SharedLinear(weight, x.narrow(0, 130 - rows, rows), {})
+                      .equal(whole.narrow(0, 130 - rows, rows)))
+          << rows << " rows of " << inputs << " -> " << outputs;
+  }
+}
+
 TEST_P(PackedLinearTest, NoRowsGiveNoRows) {
   const at::Tensor got = PackedLinear(Random({8, 16})).Run(Random({3, 0, 16}), {});
   EXPECT_EQ(got.sizes(), at::IntArrayRef({3, 0, 8}));

@@ -48,7 +48,8 @@ float Mark(int layer, int block, int offset, int head, int d) {
 class Layouts : public testing::TestWithParam<std::tuple<DType, int32_t>> {};
 
 TEST_P(Layouts, KeepEveryElementInAPlaceOfItsOwn) {
-  const auto [dtype, block_tokens] = GetParam();
+  const DType dtype = std::get<0>(GetParam());
+  const int32_t block_tokens = std::get<1>(GetParam());
   const auto cache = Made(Uneven(dtype, block_tokens));
   const auto each = [&](const auto& visit) {
     for (const LayerShape& shape : cache->options().layers)
@@ -65,7 +66,7 @@ TEST_P(Layouts, KeepEveryElementInAPlaceOfItsOwn) {
       value.push_back(-Mark(layer.shape.layer, block, offset, head, e));
     cache->Write(layer, block, offset, head, DType::kF32, key.data(), value.data());
   });
-  const auto at = [dtype = dtype](const std::byte* tile, int index) {
+  const auto at = [=](const std::byte* tile, int index) {
     uint32_t bits = 0;
     const size_t bytes = ElementBytes(dtype);
     std::memcpy(&bits, tile + bytes * index, bytes);

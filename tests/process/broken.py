@@ -50,6 +50,18 @@ def flipped_at(source, target, needle, length=16):
     return target
 
 
+def damaged_weights(source, target):
+    """One bit of weight_2's bytes is another; the archive's directory is as it was."""
+    with zipfile.ZipFile(source) as archive:
+        record = next(x for x in archive.infolist() if x.filename.endswith("/weight_2"))
+        held = archive.read(record)
+    data = bytearray(source.read_bytes())
+    at = data.index(held, record.header_offset)
+    data[at + len(held) // 2] ^= 0x10
+    target.write_bytes(data)
+    return target
+
+
 def wrong_schema(source, target):
     return edit_model(source, target, lambda d: d["schema_version"].update(major=99))
 

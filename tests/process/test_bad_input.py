@@ -63,6 +63,10 @@ FILES = {
     "tensor": (broken.missing_tensor, r"net2\.weight.*neither weights nor constants"),
     "shape": (broken.wrong_shape, r"net2\.weight.*8x4096"),
     "short_record": (broken.short_record, r"net2\.weight.*needs 4096 bytes.*1000"),
+    "damaged_weights": (
+        broken.damaged_weights,
+        r"tensor \"net2\.weight\" is damaged: its CRC-32 is [0-9a-f]{8}, the archive says [0-9a-f]{8}; copy",
+    ),
     "pickled": (broken.pickled, r"net2\.weight.*pickled"),
 }
 
@@ -86,6 +90,11 @@ def test_a_bad_model_file(start, net, tmp_path, what, program):
     else:
         process = start(Process, [BIN / "echelon", "plan", file, "--stages", 2])
     expect(process, re.escape(file.name), fragment)
+
+
+def test_weights_are_taken_as_they_are_where_that_is_asked_for(start, net, tmp_path):
+    file = broken.damaged_weights(net.model, tmp_path / "damaged.pt2")
+    start.stage(file, 0, 1, 0, "--no-verify-weights").wait_ready()
 
 
 # ---- The plan ------------------------------------------------------------------------------------
@@ -125,7 +134,9 @@ def test_a_plan_that_cannot_be(start, net, what, program):
 FLAGS = {
     "rank_beyond_world": ({"RANK": 2, "WORLD": 2}, [], r"RANK=2 is outside WORLD=2.*0 to 1"),
     "rank_negative": ({"RANK": -1, "WORLD": 2}, [], r"RANK=-1 is outside WORLD=2"),
-    "rank_word": ({"RANK": "first"}, [], r"--rank = first"),
+    "rank_word": ({"RANK": "first"}, [], r"RANK=first is no number"),
+    "flag_word": ({}, ["--http-port=many"], r"--http-port=many is no number"),
+    "flag_twice": ({}, ["--chunks=1", "--chunks=2"], r"--chunks is given more than once; give it once"),
     "world_zero": ({"RANK": 0, "WORLD": 0}, [], r"WORLD=0"),
     "port_of_a_worker": ({"RANK": 1, "WORLD": 2, "PORT": 0}, [], r"PORT=0: only rank 0"),
     "port_range": ({"PORT": 70000}, [], r"PORT.*70000"),
@@ -232,7 +243,7 @@ def test_a_rank_that_does_not_belong_is_refused_and_the_right_one_let_in(
     else:
         spoil = broken.other_graph if what == "graph" else broken.other_weights
         model = spoil(net.model, tmp_path / "other.pt2")
-    expect(start.stage(model, 1, world, port, f"--revision={revision}"), r"rank 1: ", *fragments)
+    expect(start.stage(model, 1, world, port, f"--revision={revision}"), r"^echelon-stage: rank 1 is refused: ", *fragments)
     start.stage(net.model, 1, 2, port, "--revision=one").wait_ready()
     head.wait_ready()
 

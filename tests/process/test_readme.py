@@ -160,5 +160,6 @@ def test_the_table_of_flags_is_complete():
     plan = shown["those that plan"]
     assert flags_of("echelon", "run") == shown["echelon run MODEL"] | plan
     assert flags_of("echelon", "plan") == shown["echelon plan MODEL"] | plan
+    assert flags_of("echelon", "generate") == shown["echelon generate DIR PROMPT"]
     assert flags_of("echelon", "infer") == shown["echelon infer"]
     assert flags_of("echelon-stage") == shown["echelon-stage MODEL"] | plan

@@ -27,7 +27,7 @@ def test_the_same_program_in_two_shells_equals_eager(start, net, first):
     port = free_port()
     stages = {}
     for rank in (first, 1 - first):
-        flags = ("--policy=equal-size", "--name=net", ONE_THREAD)
+        flags = ("--policy=equal-size", "--name=net", ONE_THREAD, "--exact")
         stages[rank] = start.stage(net.model, rank, 2, port, *flags)
     for stage in stages.values():
         stage.wait_ready()
@@ -48,7 +48,7 @@ def test_the_same_program_in_two_shells_equals_eager(start, net, first):
 @pytest.fixture(scope="module", params=["net", "dictionaries", "minilm"])
 def served(request, start_shared):
     case = Case(request.param)
-    run = start_shared.run(case.model, 2, ONE_THREAD, name=case.name).wait_ready()
+    run = start_shared.run(case.model, 2, ONE_THREAD, "--exact", name=case.name).wait_ready()
     yield case, run
     assert run.stop() == 0
 

@@ -13,7 +13,6 @@
 namespace echelon::sampling {
 namespace {
 
-using step::Drawn;
 using step::Sample;
 using testing::ElementsAre;
 using testing::HasSubstr;
@@ -122,8 +121,8 @@ TEST(Penalties, OfTokensInThePromptAloneAreOnlyOfRepetition) {
 TEST(Drawing, FollowsTheDistribution) {
   for (const float temperature : {0.5F, 1.0F, 2.0F}) {
     const std::vector<float> logits = Random(20, 5);
-    std::vector<double> weights;
-    for (const float logit : logits) weights.push_back(std::exp(logit / temperature));
+    std::vector<double> weights(logits.begin(), logits.end());
+    for (double& weight : weights) weight = std::exp(weight / temperature);
     const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
     const int draws = 40000;
     const std::vector<int> counts = Counts(logits, {.seed = 11, .temperature = temperature}, draws);
@@ -159,9 +158,9 @@ TEST(TopK, KeepsTheGreatestAndOfEqualsTheLowest) {
     EXPECT_EQ(TokenOf({1, 2, 2}, {.position = position, .temperature = 9, .top_k = 1}), 1);
 }
 
-std::vector<float> Logs(std::vector<double> probabilities) {
-  std::vector<float> logits;
-  for (const double p : probabilities) logits.push_back(static_cast<float>(std::log(p)));
+std::vector<float> Logs(const std::vector<double>& probabilities) {
+  std::vector<float> logits(probabilities.begin(), probabilities.end());
+  for (float& logit : logits) logit = std::log(logit);
   return logits;
 }
 

@@ -265,9 +265,11 @@ TEST_F(GrpcServerTest, OutlivesGarbageOnItsPort) {
   EXPECT_TRUE(Infer(FourFloats()).ok());
 }
 
-TEST_F(GrpcServerTest, HasNoInferenceOnWorkers) {
-  Start({});
-  EXPECT_EQ(Infer(FourFloats()).error_code(), grpc::StatusCode::UNIMPLEMENTED);
+TEST_F(GrpcServerTest, SaysOnWorkersWhereRequestsGo) {
+  Start({.no_backend = "this is rank 1 of 2; ask rank 0 at head"});
+  const grpc::Status refused = Infer(FourFloats());
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_EQ(refused.error_message(), "this is rank 1 of 2; ask rank 0 at head");
   EXPECT_EQ(Health(channel_, ""), "\x08\x02");
 }
 

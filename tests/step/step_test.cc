@@ -6,6 +6,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <numeric>
 
 namespace echelon::step {
 namespace {
@@ -22,8 +23,8 @@ const Limits kLimits{.tokens = 600,
                      .logprobs = 5};
 
 std::vector<int32_t> Blocks(int32_t first, int32_t count) {
-  std::vector<int32_t> blocks;
-  for (int32_t i = 0; i < count; ++i) blocks.push_back(first + i);
+  std::vector<int32_t> blocks(count);
+  std::iota(blocks.begin(), blocks.end(), first);
   return blocks;
 }
 

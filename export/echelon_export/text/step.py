@@ -41,12 +41,14 @@ def quick_tracing():
     """Halves what a trace takes: nobody reads the stack traces, and the collector walks millions
     of objects that all stay.
     """
-    collecting = gc.isenabled()
+    collecting, threads = gc.isenabled(), torch.get_num_threads()
     gc.disable()
+    torch.set_num_threads(1)  # a clone's tensors are tiny: more threads only wait for each other
     try:
         with mock.patch.object(CapturedTraceback, "summary", lambda _: traceback.StackSummary()):
             yield
     finally:
+        torch.set_num_threads(threads)
         if collecting:
             gc.enable()
 

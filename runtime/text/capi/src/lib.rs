@@ -11,7 +11,7 @@ mod tokenizer;
 
 use std::os::raw::c_char;
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use stream::Stream;
 use template::{Limits, Template};
@@ -89,8 +89,10 @@ unsafe fn ids<'a>(data: *const u32, size: usize) -> &'a [u32] {
     std::slice::from_raw_parts(data, size)
 }
 
-/// Nothing unwinds into C++.
+/// Nothing unwinds into C++. A panic is told once, by the code it becomes, and not on the standard error stream too.
 fn guard<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| std::panic::set_hook(Box::new(|_| {})));
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let said = panic
             .downcast_ref::<String>()

@@ -97,10 +97,22 @@ fn quote(text: &str, out: &mut String) {
             c if (c as u32) < 0x20 || (0x7F..=0xA0).contains(&(c as u32)) || c == '\u{AD}' => {
                 let _ = write!(out, "\\x{:02x}", c as u32);
             }
+            c if is_unprintable(c) => {
+                let _ = match c as u32 {
+                    code @ 0x10000.. => write!(out, "\\U{code:08x}"),
+                    code => write!(out, "\\u{code:04x}"),
+                };
+            }
             c => out.push(c),
         }
     }
     out.push(mark);
+}
+
+/// Spaces but the plain one, separators, format marks and private characters, which repr escapes.
+fn is_unprintable(c: char) -> bool {
+    matches!(c as u32, 0x1680 | 0x180E | 0x2000..=0x200F | 0x2028..=0x202F | 0x205F..=0x206F | 0x3000 | 0xE000..=0xF8FF
+        | 0xFEFF | 0xFFF0..=0xFFFB | 0xFFFE..=0xFFFF | 0xE0000..=0x10FFFF)
 }
 
 /// How json.dumps is asked to write.

@@ -80,6 +80,21 @@ fn join(value: &Value, glue: Option<&str>, attribute: Rest<Value>) -> std::resul
     Ok(parts.join(glue.unwrap_or_default()))
 }
 
+/// Jinja2's, which sees words after brackets and dashes too.
+fn title(value: &Value) -> std::result::Result<String, Error> {
+    let mut begins = true;
+    let mut out = String::new();
+    for c in python::str(value)?.chars() {
+        if begins {
+            out.extend(c.to_uppercase());
+        } else {
+            out.extend(c.to_lowercase());
+        }
+        begins = c.is_whitespace() || "-({[<".contains(c);
+    }
+    Ok(out)
+}
+
 fn print(out: &mut Output, _: &State, value: &Value) -> std::result::Result<(), Error> {
     Ok(match value.as_str() {
         Some(text) => out.write_str(text)?,
@@ -178,6 +193,7 @@ impl Template {
         environment.add_filter("tojson", tojson);
         environment.add_filter("string", |value: &Value| python::str(value));
         environment.add_filter("join", join);
+        environment.add_filter("title", title);
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
         environment

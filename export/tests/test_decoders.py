@@ -1,0 +1,166 @@
+"""Every family of decoders exports from its directory, past the gate, and its parameters are made of
+the checkpoint's tensors by recipe, to the last bit.
+"""
+
+import json
+import zipfile
+
+import pytest
+import torch
+from decoding import load_stored, made_by
+from families import FAMILIES, config_of, save
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from echelon_export.text import build, recipes
+from echelon_export.text.checkpoint import Checkpoint
+from echelon_export.text.clone import randomise
+
+
+def parts_of(file):
+    """(echelon.json, the graph) of a .pt2"""
+    with zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
+        read = [
+            json.loads(archive.read(next(n for n in names if n.endswith(end))))
+            for end in ("extra/echelon.json", "models/model.json")
+        ]
+    return read
+
+
+def names_in(graph, kinds=("parameter", "buffer")):
+    for spec in graph["graph_module"]["signature"]["input_specs"]:
+        kind, value = next(iter(spec.items()))
+        if kind == "parameter" or (kind == "buffer" and value["persistent"]):
+            yield value[f"{kind}_name"]
+
+
+@pytest.fixture
+def directory(tmp_path):
+    """A family's model directory with random weights; (folder, the model)."""
+
+    def make(family, dtype=torch.float32, **changes):
+        model = randomise(build.build(config_of(family, **changes), dtype, "eager", "eager"))
+        save(model, tmp_path / family, family)
+        return tmp_path / family, model
+
+    return make
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_passes_the_gate_and_its_weights_are_found(family, directory, export_directory):
+    folder, model = directory(family)
+    status, out, err, file = export_directory(folder)
+    assert status == 0, err
+    assert "gate: clone of " in err and "agrees" in err
+    manifest, graph = parts_of(file)
+    assert manifest["model_type"] == family and manifest["weights"] and manifest["dtype"] == "f32"
+    assert (manifest["max_model_len"], manifest["vocab_size"]) == (256, 160)
+    assert manifest["eos_token_ids"] == [2] and manifest["bos_token_id"] == 1
+    state, checkpoint = model.state_dict(), Checkpoint.open(folder)
+    named = list(names_in(graph))
+    assert named and set(named) <= manifest["parameters"].keys()
+    assert manifest["parameters"].keys() == {f"model.{name}" for name in state}
+    for name, recipe in manifest["parameters"].items():
+        made = made_by(recipe, checkpoint)
+        assert torch.equal(made, state[name.removeprefix("model.")]), name
+
+
+def test_no_weights_are_inside_and_no_stack_traces(directory, export_directory):
+    folder, _ = directory("llama")
+    _, _, _, file = export_directory(folder)
+    with zipfile.ZipFile(file) as archive:
+        files = archive.infolist()
+        sizes = {i.file_size for i in files if "/data/weights/weight_" in i.filename}
+        text = archive.read(next(n for n in archive.namelist() if n.endswith("model.json")))
+    assert sizes == {0} and b".py" not in text and b"stack_trace" not in text
+
+
+def test_the_graph_speaks_the_contract(directory, export_directory):
+    folder, _ = directory("gemma2")
+    _, _, _, file = export_directory(folder)
+    _, graph = parts_of(file)
+    nodes = [
+        {given["name"]: given["arg"] for given in node["inputs"]}
+        for node in graph["graph_module"]["graph"]["nodes"]
+        if node["target"] == "torch.ops.echelon.attention.default"
+    ]
+    assert [n["layer"]["as_int"] for n in nodes] == [0, 1, 2, 3]
+    assert [n["window"]["as_int"] for n in nodes] == [8, 0, 8, 0]
+    assert {n["softcap"]["as_float"] for n in nodes} == {50.0}
+    users = [
+        spec["user_input"]["arg"]["as_tensor"]["name"]
+        for spec in graph["graph_module"]["signature"]["input_specs"]
+        if "user_input" in spec
+    ]
+    assert users == ["input_ids", "position_ids", "rows"]
+    ranges = sorted((r["min_val"], r["max_val"]) for r in graph["range_constraints"].values())
+    assert ranges == [(0, 4096), (1, 65536)]
+
+
+def test_a_bf16_checkpoint_keeps_what_transformers_keeps_in_f32(directory, export_directory):
+    folder, _ = directory("deepseek_v3", torch.bfloat16)
+    status, _, err, file = export_directory(folder)
+    assert status == 0, err
+    manifest, graph = parts_of(file)
+    assert manifest["dtype"] == "bf16"
+    bias = "model.model.layers.1.mlp.gate.e_score_correction_bias"
+    made = made_by(manifest["parameters"][bias], Checkpoint.open(folder))
+    assert made.dtype == torch.float32 and bias in list(names_in(graph))
+
+
+def test_another_dtype_is_a_cast_in_the_recipe(directory, export_directory):
+    folder, model = directory("qwen3")
+    status, _, err, file = export_directory(folder, "--dtype", "bf16", "--max-model-len", "100")
+    assert status == 0, err
+    manifest, _ = parts_of(file)
+    assert (manifest["dtype"], manifest["max_model_len"]) == ("bf16", 100)
+    recipe = manifest["parameters"]["model.model.norm.weight"]
+    assert recipe == {"op": "cast", "dtype": "bf16", "of": {"tensor": "model.norm.weight"}}
+    names = ("model.lm_head.weight", "model.model.embed_tokens.weight")
+    head, embedding = (manifest["parameters"][name] for name in names)
+    assert head == embedding
+
+
+OLD_NAMES = {"gpt2": "transformer.", "opt": "model.", "bloom": "transformer."}
+
+
+def original_layout(family, model):
+    """As the hub's checkpoints have them: no prefix, experts one by one, tied heads absent."""
+    drop = {"gpt2": "transformer.", "opt": "model.", "bloom": "transformer."}.get(family, "")
+    *halves, last = "gate_proj", "up_proj", "down_proj"
+    block = ".mlp."
+    if family == "mixtral":
+        (*halves, last), block = ("w1", "w3", "w2"), ".block_sparse_moe."
+    stored = {}
+    for name, value in model.state_dict().items():
+        prefix, experts, rest = name.partition(".mlp.experts.")
+        if experts:
+            for expert, matrix in enumerate(value):
+                both = rest == "gate_up_proj"
+                parts = zip(halves, matrix.chunk(2)) if both else [(last, matrix)]
+                for letter, part in parts:
+                    stored[f"{prefix}{block}experts.{expert}.{letter}.weight"] = part
+        elif name != "lm_head.weight" or not model.config.tie_word_embeddings:
+            stored[name.removeprefix(drop).replace(".mlp.", block)] = value
+    if family == "gpt2":
+        stored["h.0.attn.bias"] = torch.ones(1, 1, 4, 4)  # an old mask that nobody reads
+    return {name: value.clone().contiguous() for name, value in stored.items()}
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt", "bloom", "mixtral", "qwen3_moe", "deepseek_v3"])
+def test_original_layouts_are_read(family, tmp_path):
+    model = randomise(build.build(config_of(family), torch.float32, "eager", "eager"))
+    save_file(original_layout(family, model), tmp_path / "model.safetensors")
+    checkpoint, state = Checkpoint.open(tmp_path), model.state_dict()
+    made = json.loads(json.dumps(recipes.of_checkpoint(model, checkpoint, torch.float32)))
+    assert made.keys() == state.keys()
+    for name, recipe in made.items():
+        assert torch.equal(made_by(recipe, checkpoint), state[name]), name
+
+
+def test_reading_by_byte_range_is_reading_the_file(directory):
+    folder, _ = directory("llama")
+    for name, stored in Checkpoint.open(folder).tensors.items():
+        with safe_open(stored.file, "pt") as file:
+            assert torch.equal(load_stored(stored), file.get_tensor(name))

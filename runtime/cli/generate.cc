@@ -1,0 +1,319 @@
+// echelon generate: a text from a language model, as it comes. It starts `echelon run` for a
+// directory, or is a client of a server that runs already.
+#include <fcntl.h>
+#include <grpcpp/grpcpp.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "proto/generate.grpc.pb.h"
+#include "runtime/cli/commands.h"
+#include "runtime/cli/model_dir.h"
+#include "runtime/stage/flag_errors.h"
+
+namespace echelon {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr auto kPoll = std::chrono::milliseconds(20);
+
+struct GenerateFlags {
+  std::string target, prompt, dtype, cores, kv_memory = "1GiB";
+  int stages = 2, max_model_len = 0, threads = 0;
+  int max_tokens = 256, min_tokens = 0, top_k = 0, logprobs = -1;
+  float temperature = 0, top_p = 1, min_p = 0;
+  float repetition_penalty = 1, presence_penalty = 0, frequency_penalty = 0;
+  std::optional<uint64_t> seed;
+  std::vector<std::string> stop;
+  bool ignore_eos = false, raw = false, json = false;
+  double timeout_s = 600;
+};
+
+int Fail(const std::string& why) {
+  std::fprintf(stderr, "echelon generate: %s\n", why.c_str());
+  return 1;
+}
+
+// `echelon run`, started and stopped. It says itself, on stderr, what goes wrong.
+class Server {
+ public:
+  ~Server() {
+    if (pid_ > 0) {
+      ::kill(pid_, SIGTERM);
+      ::waitpid(pid_, nullptr, 0);
+    }
+    std::error_code error;
+    std::filesystem::remove_all(folder_, error);
+  }
+
+  // The address of its gRPC door; "" when it ended or was told to.
+  std::string Start(const GenerateFlags& flags, const std::atomic<bool>& stopping) {
+    std::string folder = (std::filesystem::temp_directory_path() / "echelon-XXXXXX").string();
+    if (!::mkdtemp(folder.data())) return "";
+    folder_ = folder;
+    const std::string endpoints = folder + "/endpoints.json";
+    std::vector<std::string> command{std::filesystem::read_symlink("/proc/self/exe").string(),
+                                     "run",
+                                     flags.target,
+                                     "--http-port=0",
+                                     "--grpc-port=0",
+                                     "--metrics-port=0"};
+    command.push_back(absl::StrCat("--stages=", flags.stages));
+    command.push_back(absl::StrCat("--json-endpoints=", endpoints));
+    command.push_back(absl::StrCat("--kv-memory=", flags.kv_memory));
+    if (!flags.dtype.empty()) command.push_back(absl::StrCat("--dtype=", flags.dtype));
+    if (flags.max_model_len > 0)
+      command.push_back(absl::StrCat("--max-model-len=", flags.max_model_len));
+    if (!flags.cores.empty()) command.push_back(absl::StrCat("--cores=", flags.cores));
+    if (flags.threads > 0) command.push_back(absl::StrCat("--threads=", flags.threads));
+    std::vector<char*> argv;
+    for (std::string& word : command) argv.push_back(word.data());
+    argv.push_back(nullptr);
+    const pid_t parent = ::getpid();
+    pid_ = ::fork();
+    if (pid_ == 0) {
+      ::prctl(PR_SET_PDEATHSIG, SIGTERM);
+      if (::getppid() != parent) ::_exit(127);
+      ::setpgid(0, 0);  // Ctrl-C is this program's to pass on
+      sigset_t none;
+      sigemptyset(&none);
+      ::sigprocmask(SIG_SETMASK, &none, nullptr);
+      ::dup2(::open("/dev/null", O_WRONLY), STDOUT_FILENO);
+      ::execv(argv[0], argv.data());
+      ::_exit(127);
+    }
+    while (!std::filesystem::exists(endpoints) && !stopping) {
+      if (::waitpid(pid_, nullptr, WNOHANG) == pid_) {
+        pid_ = -1;
+        return "";
+      }
+      std::this_thread::sleep_for(kPoll);
+    }
+    if (stopping) return "";
+    std::ifstream file(endpoints);
+    const auto json = nlohmann::json::parse(file, nullptr, /*allow_exceptions=*/false);
+    return json.is_object() ? json.value("grpc", "") : "";
+  }
+
+ private:
+  pid_t pid_ = -1;
+  std::string folder_;
+};
+
+v1::GenerateRequest Request(const GenerateFlags& flags, bool raw) {
+  v1::GenerateRequest request;
+  if (raw) {
+    request.set_text(flags.prompt);
+  } else {
+    v1::ChatMessage* message = request.mutable_messages()->add_messages();
+    message->set_role("user");
+    message->set_content(flags.prompt);
+  }
+  request.set_max_tokens(flags.max_tokens);
+  request.set_min_tokens(flags.min_tokens);
+  request.set_ignore_eos(flags.ignore_eos);
+  for (const std::string& stop : flags.stop) request.add_stop(stop);
+  request.set_temperature(flags.temperature);
+  request.set_top_k(flags.top_k);
+  request.set_top_p(flags.top_p);
+  request.set_min_p(flags.min_p);
+  request.set_repetition_penalty(flags.repetition_penalty);
+  request.set_presence_penalty(flags.presence_penalty);
+  request.set_frequency_penalty(flags.frequency_penalty);
+  if (flags.seed) request.set_seed(*flags.seed);
+  if (flags.logprobs >= 0) request.set_logprobs(flags.logprobs);
+  return request;
+}
+
+const char* ReasonText(v1::FinishReason reason) {
+  if (reason == v1::FINISH_REASON_STOP) return "stop";
+  return reason == v1::FINISH_REASON_LENGTH ? "length" : nullptr;
+}
+
+void PrintJson(const v1::GenerateResponse& response) {
+  nlohmann::ordered_json json{{"text", response.text()}, {"token_ids", nlohmann::json::array()}};
+  for (const int32_t id : response.token_ids()) json["token_ids"].push_back(id);
+  for (const v1::TokenLogprob& logprob : response.logprobs()) {
+    nlohmann::ordered_json one{{"token", logprob.token()}, {"logprob", logprob.logprob()}};
+    for (const v1::TopLogprob& top : logprob.top())
+      one["top"].push_back({{"token", top.token()}, {"logprob", top.logprob()}});
+    json["logprobs"].push_back(one);
+  }
+  if (response.has_seed()) json["seed"] = response.seed();
+  if (const char* reason = ReasonText(response.finish_reason())) {
+    json["finish_reason"] = reason;
+    json["usage"] = {{"prompt_tokens", response.usage().prompt_tokens()},
+                     {"completion_tokens", response.usage().completion_tokens()}};
+  }
+  std::printf("%s\n", json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+}
+
+class Client {
+ public:
+  Client(const std::string& address, const GenerateFlags& flags)
+      : flags_(flags),
+        stub_(v1::Text::NewStub(grpc::CreateChannel(address, grpc::InsecureChannelCredentials()))) {
+    context_.set_deadline(std::chrono::system_clock::now() +
+                          std::chrono::milliseconds(static_cast<int64_t>(flags.timeout_s * 1e3)));
+  }
+
+  void Cancel() { context_.TryCancel(); }
+
+  int Run() {
+    bool raw = flags_.raw;
+    if (const grpc::Status status = FindTemplate(&raw); !status.ok())
+      return Fail(status.error_message());
+    const auto start = Clock::now();
+    const auto reader = stub_->Generate(&context_, Request(flags_, raw));
+    v1::GenerateResponse response;
+    int tokens = 0;
+    double first_s = 0;
+    const auto seconds = [&] {
+      return std::chrono::duration<double>(Clock::now() - start).count();
+    };
+    while (reader->Read(&response)) {
+      if (tokens == 0) first_s = seconds();
+      tokens += response.token_ids_size();
+      if (flags_.json)
+        PrintJson(response);
+      else
+        std::fputs(response.text().c_str(), stdout);
+      std::fflush(stdout);
+    }
+    const double all_s = seconds();
+    const grpc::Status status = reader->Finish();
+    if (!flags_.json) std::fputs("\n", stdout);
+    if (!status.ok())
+      return status.error_code() == grpc::StatusCode::CANCELLED ? 130
+                                                                : Fail(status.error_message());
+    std::fprintf(stderr, "%d prompt tokens; first token after %.2f s; %d tokens, %.1f a second\n",
+                 response.usage().prompt_tokens(), first_s, tokens,
+                 tokens > 1 ? (tokens - 1) / (all_s - first_s) : 0);
+    return 0;
+  }
+
+ private:
+  // A model without a chat template is given the prompt as it is.
+  grpc::Status FindTemplate(bool* raw) {
+    if (*raw) return grpc::Status::OK;
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+    v1::DescribeResponse about;
+    const grpc::Status status = stub_->Describe(&context, {}, &about);
+    if (status.ok() && !about.has_chat_template()) {
+      std::fprintf(stderr, "the model has no chat template: the prompt is used as it is (--raw)\n");
+      *raw = true;
+    }
+    return status;
+  }
+
+  const GenerateFlags& flags_;
+  const std::unique_ptr<v1::Text::Stub> stub_;
+  grpc::ClientContext context_;
+};
+
+void AddFlags(CLI::App& app, GenerateFlags* f) {
+  app.add_option("model", f->target,
+                 "a Hugging Face directory, or HOST:PORT of a running server's gRPC door")
+      ->required();
+  app.add_option("prompt", f->prompt, "what the user says")->required();
+  app.add_option("--stages", f->stages, "number of stages, a process each")
+      ->check(CLI::Range(1, 256))
+      ->capture_default_str();
+  app.add_option("--dtype", f->dtype, "compute in bf16 or f32; as the weights otherwise");
+  app.add_option("--max-model-len", f->max_model_len, "tokens of prompt and answer together");
+  app.add_option("--kv-memory", f->kv_memory, "of each stage's KV cache")->capture_default_str();
+  app.add_option("--cores", f->cores, "cores for the stages, one each in turn, as 0,1");
+  app.add_option("--threads", f->threads, "threads a stage; 0: the machine's cores shared out");
+  app.add_option("--max-tokens", f->max_tokens, "of the answer; 0: as many as there is room for")
+      ->capture_default_str();
+  app.add_option("--min-tokens", f->min_tokens, "until then nothing ends the answer");
+  app.add_option("--temperature", f->temperature, "0: the likeliest token, always");
+  app.add_option("--top-k", f->top_k, "0: off");
+  app.add_option("--top-p", f->top_p, "1: off");
+  app.add_option("--min-p", f->min_p, "0: off");
+  app.add_option("--repetition-penalty", f->repetition_penalty, "1: off");
+  app.add_option("--presence-penalty", f->presence_penalty, "0: off");
+  app.add_option("--frequency-penalty", f->frequency_penalty, "0: off");
+  app.add_option("--seed", f->seed, "of the drawing; a random one otherwise");
+  app.add_option("--logprobs", f->logprobs, "with --json: the likeliest tokens beside each");
+  app.add_option("--stop", f->stop, "a string that ends the answer; may be given several times")
+      ->take_all();
+  app.add_flag("--ignore-eos", f->ignore_eos, "go on after the model's end");
+  app.add_flag("--raw", f->raw, "the prompt as it is, without the chat template");
+  app.add_flag("--json", f->json, "a JSON object a line");
+  app.add_option("--timeout", f->timeout_s, "seconds the answer may take")->capture_default_str();
+}
+
+}  // namespace
+
+int GenerateMain(int argc, char** argv) {
+  GenerateFlags flags;
+  CLI::App app("Generates text, as it comes, over a pipeline of stages on this machine.",
+               "echelon generate");
+  app.footer(
+      "Example:\n  echelon generate SmolLM2-135M-Instruct \"What is the capital of France?\" "
+      "--stages 2\n");
+  AddFlags(app, &flags);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp& help) {
+    return app.exit(help);
+  } catch (const CLI::ParseError& error) {
+    std::fprintf(stderr, "echelon generate: %s; see --help\n",
+                 stage::FlagError(app, error).c_str());
+    return 2;
+  }
+  const bool is_directory = IsModelDirectory(flags.target);
+  if (!is_directory && flags.target.find(':') == std::string::npos)
+    return Fail(
+        absl::StrCat(flags.target, " is neither a model's directory nor HOST:PORT of a server"));
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&signals, signal);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  std::atomic<bool> stopping = false;
+  std::mutex mutex;
+  Client* client = nullptr;  // guarded by mutex
+  std::thread([&] {
+    int signal = 0;
+    sigwait(&signals, &signal);
+    stopping = true;
+    const std::lock_guard lock(mutex);
+    if (client) client->Cancel();
+  }).detach();
+  int status = 130;
+  {
+    Server server;
+    const std::string address = is_directory ? server.Start(flags, stopping) : flags.target;
+    if (address.empty()) {
+      status = stopping ? 130 : 1;
+    } else {
+      Client own(address, flags);
+      {
+        const std::lock_guard lock(mutex);
+        client = &own;
+      }
+      if (!stopping) status = own.Run();
+      const std::lock_guard lock(mutex);
+      client = nullptr;
+    }
+  }
+  std::fflush(stdout);
+  ::_exit(status);  // the thread above waits for a signal that need not come
+}
+
+}  // namespace echelon

@@ -1,0 +1,160 @@
+"""`echelon generate` and the text door with SmolLM2's real weights, over real processes."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from pipeline import BIN, ROOT
+
+CONVERT = ROOT / "examples/smollm2/convert.py"
+ANSWER = "The capital of France is Paris."
+QUESTION = "What is the capital of France?"
+
+
+@pytest.fixture(scope="module")
+def smollm2(tmp_path_factory):
+    folder = pathlib.Path(os.environ.get("ECHELON_BUILD", ROOT / "build")) / "smollm2"
+    subprocess.run([sys.executable, CONVERT, "-o", folder], check=True, capture_output=True, timeout=120)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    exporter = pathlib.Path(sys.executable).with_name("echelon-export")
+    return os.environ | {"ECHELON_CACHE": str(tmp_path_factory.mktemp("cache")), "ECHELON_EXPORT": str(exporter)}
+
+
+def generate(target, prompt, *flags, env):
+    words = [BIN / "echelon", "generate", target, prompt, "--dtype=f32", "--max-model-len=2048", *flags]
+    return subprocess.run(words, capture_output=True, text=True, timeout=150, env=env)
+
+
+def alive_in(mark):
+    """The processes whose words hold it."""
+    found = subprocess.run(["ps", "-eww", "-o", "pid=,args="], capture_output=True, text=True, check=True).stdout
+    return [line for line in found.splitlines() if mark in line]
+
+
+@pytest.mark.parametrize("stages", [1, 2, 3])
+def test_a_question_is_answered_over_stages(smollm2, environment, stages):
+    done = generate(smollm2, QUESTION, f"--stages={stages}", env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == ANSWER
+    assert re.search(r"37 prompt tokens; first token after .* s; 8 tokens", done.stderr)
+
+
+@pytest.fixture(scope="module")
+def served(smollm2, environment, tmp_path_factory):
+    endpoints = tmp_path_factory.mktemp("served") / "endpoints.json"
+    words = [BIN / "echelon", "run", smollm2, "--stages=2", "--dtype=f32", "--max-model-len=2048", "--restarts=1"]
+    words += ["--http-port=0", "--grpc-port=0", "--metrics-port=0", f"--json-endpoints={endpoints}"]
+    child = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
+    deadline = time.monotonic() + 120
+    while not endpoints.exists():
+        assert child.poll() is None, child.stderr.read()
+        assert time.monotonic() < deadline, "not ready within 120 s"
+        try:
+            child.wait(0.05)
+        except subprocess.TimeoutExpired:
+            pass
+    yield json.loads(endpoints.read_text())
+    child.terminate()
+    assert child.wait(30) == 0
+    child.stderr.close()
+
+
+def test_json_lines_tell_tokens_and_usage(served, environment):
+    done = generate(served["grpc"], QUESTION, "--json", "--logprobs=2", env=environment)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert "".join(line["text"] for line in lines) == ANSWER
+    assert lines[-1]["finish_reason"] == "stop"
+    assert lines[-1]["usage"] == {"prompt_tokens": 37, "completion_tokens": 8}
+    assert sum(len(line["token_ids"]) for line in lines) == 8
+    first = lines[0]["logprobs"][0]
+    assert first["top"][0]["token"] == first["token"] and len(first["top"]) == 2
+
+
+def test_users_at_once_get_what_each_gets_alone(served, environment):
+    prompts = [QUESTION, "Write a short poem about the sea.", "Name three colours.", QUESTION]
+
+    def start(prompt):
+        words = [BIN / "echelon", "generate", served["grpc"], prompt, "--max-tokens=24"]
+        return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+    alone = [start(prompt).communicate(timeout=120)[0] for prompt in prompts]
+    together = [child.communicate(timeout=120)[0] for child in [start(prompt) for prompt in prompts]]
+    assert together == alone
+    assert alone[0].strip() == ANSWER
+
+
+def test_a_seed_repeats_a_text_and_another_does_not(served, environment):
+    flags = ("--temperature=1.0", "--max-tokens=24")
+    first, again, other = (
+        generate(served["grpc"], "Tell me a story.", *flags, f"--seed={seed}", env=environment).stdout
+        for seed in (7, 7, 8)
+    )
+    assert first == again != other
+
+
+def test_a_stop_string_ends_the_answer_and_is_not_shown(served, environment):
+    done = generate(served["grpc"], QUESTION, "--stop= is", "--json", env=environment)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert "".join(line["text"] for line in lines) == "The capital of France"
+    assert lines[-1]["finish_reason"] == "stop"
+
+
+def test_a_lost_stage_fails_the_request_and_the_group_serves_again(served, environment):
+    words = [BIN / "echelon", "generate", served["grpc"], "Count.", "--ignore-eos", "--max-tokens=1500"]
+    child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    assert child.stdout.read(1)  # it is under way
+    os.kill(served["pids"][1], signal.SIGKILL)
+    _, error = child.communicate(timeout=30)
+    assert child.returncode == 1 and error.count("\n") == 1, error
+    deadline = time.monotonic() + 60
+    while (done := generate(served["grpc"], QUESTION, env=environment)).returncode != 0:
+        assert time.monotonic() < deadline, done.stderr
+    assert done.stdout.strip() == ANSWER
+
+
+def test_ctrl_c_ends_it_and_leaves_nothing(smollm2, environment, tmp_path):
+    words = [BIN / "echelon", "generate", smollm2, "Count.", "--dtype=f32", "--max-model-len=2048", "--ignore-eos"]
+    words += ["--max-tokens=0", "--stages=2"]
+    mark = str(tmp_path)  # `echelon run` is told of a file in there
+    child = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment | {"TMPDIR": mark}
+    )
+    assert child.stdout.read(1)
+    assert alive_in(mark), "echelon run should be there"
+    child.send_signal(signal.SIGINT)
+    child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert not alive_in(mark)
+
+
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        (("--top-p=2",), "top_p"),
+        (("--temperature=-1",), "temperature"),
+        (("--max-tokens=-1",), "max_tokens"),
+        (("--max-tokens=99999",), "max_tokens"),
+    ],
+)
+def test_bad_options_are_named(served, environment, flags, said):
+    done = generate(served["grpc"], QUESTION, *flags, env=environment)
+    assert done.returncode == 1
+    assert said in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_what_is_no_model_is_named(environment, tmp_path):
+    done = generate(tmp_path, QUESTION, env=environment)
+    assert done.returncode == 1 and "config.json" in done.stderr, done.stderr
+    done = generate("nowhere", QUESTION, env=environment)
+    assert "neither a model's directory nor HOST:PORT" in done.stderr
