@@ -16,6 +16,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "proto/generate.grpc.pb.h"
@@ -29,6 +30,10 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr auto kPoll = std::chrono::milliseconds(20);
+constexpr auto kLastWords = std::chrono::seconds(2);  // for `echelon run` to say which stage died
+// Of stages that are started here.
+constexpr const char* kStageFlags[] = {"--stages",    "--dtype", "--max-model-len",
+                                       "--kv-memory", "--cores", "--threads"};
 
 struct GenerateFlags {
   std::string target, prompt, dtype, cores, kv_memory = "1GiB";
@@ -45,6 +50,14 @@ struct GenerateFlags {
 int Fail(const std::string& why) {
   std::fprintf(stderr, "echelon generate: %s\n", why.c_str());
   return 1;
+}
+
+bool IsUtf8(const std::string& text) {
+  try {
+    return !nlohmann::json(text).dump().empty();
+  } catch (const nlohmann::json::exception&) {
+    return false;
+  }
 }
 
 // `echelon run`, started and stopped. It says itself, on stderr, what goes wrong.
@@ -78,6 +91,7 @@ class Server {
     if (flags.max_model_len > 0)
       command.push_back(absl::StrCat("--max-model-len=", flags.max_model_len));
     if (!flags.cores.empty()) command.push_back(absl::StrCat("--cores=", flags.cores));
+    command.push_back(absl::StrCat("--request-timeout=", flags.timeout_s));
     if (flags.threads > 0) command.push_back(absl::StrCat("--threads=", flags.threads));
     std::vector<char*> argv;
     for (std::string& word : command) argv.push_back(word.data());
@@ -106,6 +120,17 @@ class Server {
     std::ifstream file(endpoints);
     const auto json = nlohmann::json::parse(file, nullptr, /*allow_exceptions=*/false);
     return json.is_object() ? json.value("grpc", "") : "";
+  }
+
+  // A request failed: when that is because `echelon run` ends, it says why. Waits for that a while.
+  void HearLastWords() {
+    const auto deadline = Clock::now() + kLastWords;
+    while (pid_ > 0 && Clock::now() < deadline) {
+      if (::waitpid(pid_, nullptr, WNOHANG) == pid_)
+        pid_ = -1;
+      else
+        std::this_thread::sleep_for(kPoll);
+    }
   }
 
  private:
@@ -163,19 +188,21 @@ void PrintJson(const v1::GenerateResponse& response) {
 
 class Client {
  public:
-  Client(const std::string& address, const GenerateFlags& flags)
-      : flags_(flags),
+  Client(const std::string& address, const GenerateFlags& flags, const std::atomic<bool>& stopping)
+      : address_(address),
+        flags_(flags),
+        stopping_(stopping),
         stub_(v1::Text::NewStub(grpc::CreateChannel(address, grpc::InsecureChannelCredentials()))) {
     context_.set_deadline(std::chrono::system_clock::now() +
                           std::chrono::milliseconds(static_cast<int64_t>(flags.timeout_s * 1e3)));
   }
 
   void Cancel() { context_.TryCancel(); }
+  bool was_lost() const { return was_lost_; }  // the server, or a stage of it
 
   int Run() {
     bool raw = flags_.raw;
-    if (const grpc::Status status = FindTemplate(&raw); !status.ok())
-      return Fail(status.error_message());
+    if (const grpc::Status status = FindTemplate(&raw); !status.ok()) return Failed(status);
     const auto start = Clock::now();
     const auto reader = stub_->Generate(&context_, Request(flags_, raw));
     v1::GenerateResponse response;
@@ -196,16 +223,30 @@ class Client {
     const double all_s = seconds();
     const grpc::Status status = reader->Finish();
     if (!flags_.json) std::fputs("\n", stdout);
-    if (!status.ok())
-      return status.error_code() == grpc::StatusCode::CANCELLED ? 130
-                                                                : Fail(status.error_message());
+    if (!status.ok()) return Failed(status);
     std::fprintf(stderr, "%d prompt tokens; first token after %.2f s; %d tokens, %.1f a second\n",
                  response.usage().prompt_tokens(), first_s, tokens,
-                 tokens > 1 ? (tokens - 1) / (all_s - first_s) : 0);
+                 all_s > first_s ? (tokens - 1) / (all_s - first_s) : 0);
     return 0;
   }
 
  private:
+  int Failed(const grpc::Status& status) {
+    was_lost_ = status.error_code() == grpc::StatusCode::UNAVAILABLE;
+    if (stopping_) return 130;
+    const std::string& text = status.error_message();
+    if (status.error_code() == grpc::StatusCode::CANCELLED)
+      return Fail(absl::StrCat(address_, " has cancelled the request"));
+    if (text == "Deadline Exceeded")  // gRPC's own words; a server's say more
+      return Fail(
+          absl::StrFormat("the answer was not complete within %g s (--timeout)", flags_.timeout_s));
+    if (status.error_code() == grpc::StatusCode::UNIMPLEMENTED)
+      return Fail(absl::StrCat(address_, " serves no language model"));
+    if (status.error_code() == grpc::StatusCode::UNAVAILABLE && absl::StrContains(text, "connect"))
+      return Fail(absl::StrCat("cannot reach ", address_, " (", text, ")"));
+    return Fail(text);
+  }
+
   // A model without a chat template is given the prompt as it is.
   grpc::Status FindTemplate(bool* raw) {
     if (*raw) return grpc::Status::OK;
@@ -220,9 +261,12 @@ class Client {
     return status;
   }
 
+  const std::string address_;
   const GenerateFlags& flags_;
+  const std::atomic<bool>& stopping_;
   const std::unique_ptr<v1::Text::Stub> stub_;
   grpc::ClientContext context_;
+  bool was_lost_ = false;
 };
 
 void AddFlags(CLI::App& app, GenerateFlags* f) {
@@ -255,7 +299,9 @@ void AddFlags(CLI::App& app, GenerateFlags* f) {
   app.add_flag("--ignore-eos", f->ignore_eos, "go on after the model's end");
   app.add_flag("--raw", f->raw, "the prompt as it is, without the chat template");
   app.add_flag("--json", f->json, "a JSON object a line");
-  app.add_option("--timeout", f->timeout_s, "seconds the answer may take")->capture_default_str();
+  app.add_option("--timeout", f->timeout_s, "seconds the answer may take")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
 }
 
 }  // namespace
@@ -281,6 +327,13 @@ int GenerateMain(int argc, char** argv) {
   if (!is_directory && flags.target.find(':') == std::string::npos)
     return Fail(
         absl::StrCat(flags.target, " is neither a model's directory nor HOST:PORT of a server"));
+  for (const char* flag : kStageFlags)
+    if (!is_directory && app.count(flag) > 0)
+      return Fail(absl::StrCat(flag, ": the stages of ", flags.target,
+                               " run already; leave the flag out or give a model's directory"));
+  if (!IsUtf8(flags.prompt)) return Fail("the prompt is not UTF-8 text");
+  for (const std::string& stop : flags.stop)
+    if (!IsUtf8(stop)) return Fail("--stop is not UTF-8 text");
   sigset_t signals;
   sigemptyset(&signals);
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&signals, signal);
@@ -302,12 +355,13 @@ int GenerateMain(int argc, char** argv) {
     if (address.empty()) {
       status = stopping ? 130 : 1;
     } else {
-      Client own(address, flags);
+      Client own(address, flags, stopping);
       {
         const std::lock_guard lock(mutex);
         client = &own;
       }
       if (!stopping) status = own.Run();
+      if (own.was_lost()) server.HearLastWords();
       const std::lock_guard lock(mutex);
       client = nullptr;
     }

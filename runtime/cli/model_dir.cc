@@ -1,6 +1,8 @@
 #include "runtime/cli/model_dir.h"
 
 #include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -21,26 +23,27 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr char kExporter[] = "echelon-export";
+constexpr char kModule[] = "echelon_export";  // the same, as a Python module
+constexpr char kHasModule[] =
+    "import importlib.util, sys; sys.exit(importlib.util.find_spec('echelon_export') is None)";
 
 std::string Environment(const char* name) {
   const char* value = std::getenv(name);
   return value ? value : "";
 }
 
-// A checkout's build/bin lies beside its .deps.
-std::string FindExporter() {
-  if (std::string given = Environment("ECHELON_EXPORT"); !given.empty()) return given;
-  std::error_code error;
-  const fs::path own = fs::read_symlink("/proc/self/exe", error).parent_path();
-  std::vector<fs::path> places{own};
-  for (const auto& folder : absl::StrSplit(Environment("PATH"), ':', absl::SkipEmpty()))
-    places.emplace_back(std::string(folder));
-  if (const std::string deps = Environment("ECHELON_DEPS"); !deps.empty())
-    places.push_back(fs::path(deps) / "python/bin");
-  places.push_back(own / "../../.deps/python/bin");
+// The first program of this name that can be run; "" where there is none.
+std::string FindProgram(const char* name, const std::vector<fs::path>& places) {
   for (const fs::path& place : places)
-    if (::access((place / kExporter).c_str(), X_OK) == 0) return (place / kExporter).string();
+    if (::access((place / name).c_str(), X_OK) == 0) return (place / name).string();
   return "";
+}
+
+std::vector<fs::path> PathFolders() {
+  std::vector<fs::path> folders;
+  for (const auto& folder : absl::StrSplit(Environment("PATH"), ':', absl::SkipEmpty()))
+    folders.emplace_back(std::string(folder));
+  return folders;
 }
 
 absl::StatusOr<std::string> CacheFolder() {
@@ -67,8 +70,11 @@ absl::StatusOr<std::string> Output(const std::vector<std::string>& command) {
   std::vector<char*> argv;
   for (const std::string& word : command) argv.push_back(const_cast<char*>(word.c_str()));
   argv.push_back(nullptr);
+  const pid_t parent = ::getpid();
   const pid_t pid = ::fork();
   if (pid == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (::getppid() != parent) ::_exit(127);  // it died before prctl
     ::dup2(pipe[1], STDOUT_FILENO);
     ::execv(argv[0], argv.data());
     ::_exit(127);
@@ -95,7 +101,32 @@ absl::StatusOr<std::string> Output(const std::vector<std::string>& command) {
   return absl::FailedPreconditionError("the model was not exported, for the reason above");
 }
 
+// The command that exports, without its arguments; empty where there is none. A checkout's
+// build/bin lies beside its .deps.
+std::vector<std::string> FindExporter() {
+  if (std::string given = Environment("ECHELON_EXPORT"); !given.empty()) return {given};
+  std::error_code error;
+  const fs::path own = fs::read_symlink("/proc/self/exe", error).parent_path();
+  const std::vector<fs::path> path = PathFolders();
+  std::vector<fs::path> places{own};
+  places.insert(places.end(), path.begin(), path.end());
+  if (const std::string deps = Environment("ECHELON_DEPS"); !deps.empty())
+    places.push_back(fs::path(deps) / "python/bin");
+  places.push_back(own / "../../.deps/python/bin");
+  if (const std::string found = FindProgram(kExporter, places); !found.empty()) return {found};
+  const std::string python = FindProgram("python3", path);
+  const bool has_module = !python.empty() && Output({python, "-c", kHasModule}).ok();
+  return has_module ? std::vector<std::string>{python, "-m", kModule} : std::vector<std::string>{};
+}
+
 }  // namespace
+
+absl::Status CheckExported(const std::string& file, const ExportFlags& flags) {
+  if (flags.dtype.empty() && flags.max_model_len == 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(flags.dtype.empty() ? "--max-model-len" : "--dtype", ": ", file,
+                   " is exported already, which fixed it; give the model's directory"));
+}
 
 bool IsModelDirectory(const std::string& path) {
   std::error_code error;
@@ -103,15 +134,16 @@ bool IsModelDirectory(const std::string& path) {
 }
 
 absl::StatusOr<std::string> ExportedModel(const std::string& directory, const ExportFlags& flags) {
-  const std::string exporter = FindExporter();
-  if (exporter.empty())
+  std::vector<std::string> command = FindExporter();
+  if (command.empty())
     return absl::NotFoundError(
         absl::StrCat(directory,
                      " is a directory, and echelon-export, which turns it into a graph, is not "
                      "installed; `make deps-python` installs it, or name it by ECHELON_EXPORT"));
   const absl::StatusOr<std::string> cache = CacheFolder();
   if (!cache.ok()) return cache.status();
-  std::vector<std::string> command{exporter, directory, "--cache", *cache};
+  const std::string exporter = command.back();
+  command.insert(command.end(), {directory, "--cache", *cache});
   if (!flags.dtype.empty()) command.push_back(absl::StrCat("--dtype=", flags.dtype));
   if (flags.max_model_len > 0)
     command.push_back(absl::StrCat("--max-model-len=", flags.max_model_len));

@@ -22,11 +22,15 @@ void AddExportFlags(App& app, ExportFlags* flags) {
                  "otherwise");
 }
 
+// kInvalidArgument, for a file that is exported already, when a flag would change the export.
+absl::Status CheckExported(const std::string& file, const ExportFlags& flags);
+
 bool IsModelDirectory(const std::string& path);
 
 // The .pt2 of a directory: from the cache ($ECHELON_CACHE, $XDG_CACHE_HOME/echelon or
 // ~/.cache/echelon), or written there by echelon-export, whose progress goes to stderr. The
-// exporter is $ECHELON_EXPORT, else beside this program, in PATH, or in the checkout's .deps.
+// exporter is $ECHELON_EXPORT, else beside this program, in PATH, or in the checkout's .deps, else
+// what python3 in PATH has installed. It ends when this process does.
 // Errors say how to get it where it is missing; what it refuses it says itself.
 absl::StatusOr<std::string> ExportedModel(const std::string& directory, const ExportFlags& flags);
 

@@ -74,6 +74,9 @@ int PlanMain(int argc, char** argv) {
     const absl::StatusOr<std::string> file = ExportedModel(arguments.model, arguments.exporting);
     if (!file.ok()) return Fail(file.status());
     arguments.model = *file;
+  } else if (absl::Status status = CheckExported(arguments.model, arguments.exporting);
+             !status.ok()) {
+    return Fail(status);
   }
   absl::StatusOr<stage::Model> model = stage::OpenModel(arguments.model);
   if (!model.ok()) return Fail(model.status());

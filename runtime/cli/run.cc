@@ -384,6 +384,21 @@ void AddFlags(CLI::App& app, RunFlags* f) {
   app.add_flag("--verbose", f->verbose, "show the stages' logs");
 }
 
+// A directory becomes its export and its weights.
+absl::Status FindModel(RunFlags* flags) {
+  if (!IsModelDirectory(flags->model)) return CheckExported(flags->model, flags->exporting);
+  if (!flags->weights.empty())
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--weights: ", flags->model, " is a directory, which has its own; leave the flag out"));
+  absl::StatusOr<std::string> file = ExportedModel(flags->model, flags->exporting);
+  if (!file.ok()) return file.status();
+  const auto directory = std::filesystem::weakly_canonical(flags->model);
+  if (flags->name.empty()) flags->name = directory.filename().string();
+  flags->weights = directory.string();
+  flags->model = *std::move(file);
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 int RunMain(int argc, char** argv) {
@@ -401,16 +416,9 @@ int RunMain(int argc, char** argv) {
     std::fprintf(stderr, "echelon run: %s; see --help\n", stage::FlagError(app, error).c_str());
     return 2;
   }
-  if (IsModelDirectory(flags.model)) {
-    const absl::StatusOr<std::string> file = ExportedModel(flags.model, flags.exporting);
-    if (!file.ok()) {
-      std::fprintf(stderr, "echelon run: %s\n", std::string(file.status().message()).c_str());
-      return 1;
-    }
-    const auto directory = std::filesystem::weakly_canonical(flags.model);
-    if (flags.name.empty()) flags.name = directory.filename().string();
-    flags.weights = directory.string();
-    flags.model = *file;
+  if (const absl::Status status = FindModel(&flags); !status.ok()) {
+    std::fprintf(stderr, "echelon run: %s\n", std::string(status.message()).c_str());
+    return 1;
   }
   if (flags.name.empty()) flags.name = std::filesystem::path(flags.model).stem().string();
   return Runner(std::move(flags)).Run();

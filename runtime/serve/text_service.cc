@@ -83,13 +83,14 @@ class GenerateCall : public grpc::ServerWriteReactor<v1::GenerateResponse>,
       absl::StatusOr<v1::GenerateResponse> response = session_->Append(*event);
       failed = response.status();
       if (response.ok()) {
+        waiting_bytes_ += response->ByteSizeLong();  // of the joined one: no more than that
         Join(*std::move(response), &waiting_);
         has_waiting_ = true;
         is_done = session_->done();
         if (is_done) end_ = absl::OkStatus();
-        if (waiting_.ByteSizeLong() > max_waiting_bytes_)
+        if (waiting_bytes_ > max_waiting_bytes_)
           failed = absl::ResourceExhaustedError(
-              absl::StrCat("the answer is not being read: ", waiting_.ByteSizeLong(),
+              absl::StrCat("the answer is not being read: ", waiting_bytes_,
                            " bytes of it wait, at most ", max_waiting_bytes_, " may"));
       }
     }
@@ -133,6 +134,7 @@ class GenerateCall : public grpc::ServerWriteReactor<v1::GenerateResponse>,
       if (has_waiting_) {
         written_.Swap(&waiting_);
         waiting_.Clear();
+        waiting_bytes_ = 0;
         has_waiting_ = false;
         is_writing_ = true;
       } else if (end_) {
@@ -159,6 +161,7 @@ class GenerateCall : public grpc::ServerWriteReactor<v1::GenerateResponse>,
   Mutex mutex_;
   std::optional<TextSession> session_ ABSL_GUARDED_BY(mutex_);
   v1::GenerateResponse waiting_ ABSL_GUARDED_BY(mutex_);
+  size_t waiting_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   std::optional<absl::Status> end_ ABSL_GUARDED_BY(mutex_);
   bool has_waiting_ ABSL_GUARDED_BY(mutex_) = false;
   bool is_writing_ ABSL_GUARDED_BY(mutex_) = false;

@@ -298,8 +298,10 @@ TEST(Group, FormsOverAndOverWithoutFailureOrLeak) {
   }
   RecordProperty("mean_ms",
                  static_cast<int>(absl::ToInt64Milliseconds((absl::Now() - began) / formations)));
-  EXPECT_LE(EntriesOf("/proc/self/fd"), files + 8);
-  EXPECT_LE(EntriesOf("/proc/self/task"), threads + 8);
+  // gRPC starts and ends some of its own as it is busy; a leak would be one a formation.
+  const int slack = formations / 4;
+  EXPECT_LE(EntriesOf("/proc/self/fd"), files + slack);
+  EXPECT_LE(EntriesOf("/proc/self/task"), threads + slack);
 }
 
 }  // namespace

@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from pipeline import BIN, ROOT
+from pipeline import BIN, ROOT, free_port, wait_until
 
 CONVERT = ROOT / "examples/smollm2/convert.py"
 ANSWER = "The capital of France is Paris."
@@ -31,7 +31,8 @@ def environment(tmp_path_factory):
 
 
 def generate(target, prompt, *flags, env):
-    words = [BIN / "echelon", "generate", target, prompt, "--dtype=f32", "--max-model-len=2048", *flags]
+    exporting = ["--dtype=f32", "--max-model-len=2048"] if pathlib.Path(target).is_dir() else []
+    words = [BIN / "echelon", "generate", target, prompt, *exporting, *flags]
     return subprocess.run(words, capture_output=True, text=True, timeout=150, env=env)
 
 
@@ -123,6 +124,37 @@ def test_a_lost_stage_fails_the_request_and_the_group_serves_again(served, envir
     assert done.stdout.strip() == ANSWER
 
 
+def test_a_stage_that_dies_is_named_with_its_reason(smollm2, environment, tmp_path):
+    words = [BIN / "echelon", "generate", smollm2, "Count.", "--dtype=f32", "--max-model-len=2048", "--ignore-eos"]
+    words += ["--max-tokens=0", "--stages=2"]
+    mark = str(tmp_path)
+    child = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment | {"TMPDIR": mark}
+    )
+    assert child.stdout.read(1)
+    runner = int(alive_in(mark)[0].split()[0])
+    stages = pathlib.Path(f"/proc/{runner}/task/{runner}/children").read_text().split()
+    victim = next(pid for pid in stages if b"--rank=1\0" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes())
+    os.kill(int(victim), signal.SIGKILL)
+    _, error = child.communicate(timeout=30)
+    assert child.returncode == 1
+    assert f"rank 1 (pid {victim}) was killed by signal 9" in error, error
+    assert not alive_in(mark)
+
+
+def test_ctrl_c_while_exporting_ends_the_exporter(smollm2, environment, tmp_path):
+    cache = str(tmp_path / "cache")
+    words = [BIN / "echelon", "generate", smollm2, "Count.", "--dtype=f32", "--max-model-len=1024"]
+    child = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment | {"ECHELON_CACHE": cache}
+    )
+    wait_until(lambda: alive_in(f"--cache {cache}"), "the exporter")
+    child.send_signal(signal.SIGINT)
+    child.communicate(timeout=30)
+    assert child.returncode == 130
+    wait_until(lambda: not alive_in(f"--cache {cache}"), "the exporter's end", within_s=20)
+
+
 def test_ctrl_c_ends_it_and_leaves_nothing(smollm2, environment, tmp_path):
     words = [BIN / "echelon", "generate", smollm2, "Count.", "--dtype=f32", "--max-model-len=2048", "--ignore-eos"]
     words += ["--max-tokens=0", "--stages=2"]
@@ -151,6 +183,31 @@ def test_bad_options_are_named(served, environment, flags, said):
     done = generate(served["grpc"], QUESTION, *flags, env=environment)
     assert done.returncode == 1
     assert said in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_words_that_are_no_text_are_refused(served, environment):
+    done = generate(served["grpc"], b"\xff\xfe", env=environment)
+    assert done.returncode == 1 and done.stderr == "echelon generate: the prompt is not UTF-8 text\n"
+
+
+def test_a_server_that_is_not_there_is_named(environment):
+    port = free_port()
+    done = generate(f"127.0.0.1:{port}", QUESTION, env=environment)
+    assert done.returncode == 1
+    assert f"cannot reach 127.0.0.1:{port}" in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_flags_of_an_export_are_refused_for_a_file(command, environment):
+    words = [BIN / "echelon", command, "model.pt2", "--dtype=f32"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30, env=environment)
+    assert done.returncode == 1
+    assert "--dtype: model.pt2 is exported already" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_flags_of_stages_are_refused_for_a_server(served, environment):
+    done = generate(served["grpc"], QUESTION, "--stages=2", env=environment)
+    assert done.returncode == 1 and done.stderr.startswith("echelon generate: --stages: "), done.stderr
 
 
 def test_what_is_no_model_is_named(environment, tmp_path):

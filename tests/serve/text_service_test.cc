@@ -44,8 +44,12 @@ class TextServiceTest : public testing::Test {
     auto server = GrpcServer::Start({.host = "127.0.0.1", .port = 0, .services = {service_.get()}});
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
-    stub_ = v1::Text::NewStub(grpc::CreateChannel(absl::StrCat("127.0.0.1:", server_->port()),
-                                                  grpc::InsecureChannelCredentials()));
+    // A window that grew by itself would take in megabytes that nobody has read.
+    grpc::ChannelArguments fixed_window;
+    fixed_window.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+    stub_ = v1::Text::NewStub(grpc::CreateCustomChannel(absl::StrCat("127.0.0.1:", server_->port()),
+                                                        grpc::InsecureChannelCredentials(),
+                                                        fixed_window));
   }
 
   Answer Generate(v1::GenerateRequest request, grpc::ClientContext* context = nullptr) {
