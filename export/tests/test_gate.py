@@ -96,14 +96,6 @@ def test_bloom_without_its_adapter_is_refused(monkeypatch):
     assert "its attention does not go through transformers' interface" in judged("bloom")
 
 
-def test_catches_a_lost_alibi():
-    def change(model):
-        for block in model.transformer.h:
-            block.self_attention.alibi_slopes.zero_()
-
-    assert "packed steps differ from eager" in judged("bloom", changed(change))
-
-
 def test_catches_a_hybrid_layer():
     config = AutoConfig.for_model(
         "lfm2", num_hidden_layers=4, layer_types=["conv", "full_attention"] * 2
