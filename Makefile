@@ -40,7 +40,7 @@ demo: build deps-python ## over two processes, with real weights: MiniLM compare
 	@echo; echo 'echelon generate $(BUILD)/smollm2 "What is the capital of France?" --stages 2 --dtype f32'
 	@$(BUILD)/bin/echelon generate $(BUILD)/smollm2 "What is the capital of France?" --stages 2 --dtype f32
 
-test: deps deps-test deps-python ## every part, as .ci/run does; PARTS="unit process" picks (tools/test.py --list)
+test: deps deps-test deps-python ## every part; .ci/run leaves out tsan and fuzz; PARTS="unit process" picks (tools/test.py --list)
 	@python3 tools/test.py --build $(BUILD) --jobs $(JOBS) --fuzz-seconds $(FUZZ_SECONDS) $(PARTS)
 
 bench: deps deps-python ## tables, and build/bench/*.json
