@@ -222,7 +222,7 @@ class Client {
     }
     const double all_s = seconds();
     const grpc::Status status = reader->Finish();
-    if (!flags_.json) std::fputs("\n", stdout);
+    if (!flags_.json) std::puts(""), std::fflush(stdout);
     if (!status.ok()) return Failed(status);
     std::fprintf(stderr, "%d prompt tokens; first token after %.2f s; %d tokens, %.1f a second\n",
                  response.usage().prompt_tokens(), first_s, tokens,
