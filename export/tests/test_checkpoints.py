@@ -176,6 +176,12 @@ CONFIG_REFUSALS = {
         {"model_type": "lfm2", "num_hidden_layers": 2, "layer_types": ["conv", "full_attention"]},
         "layer 0 is of the kind 'conv'",
     ),
+    "layers of kinds that other keys say": ({"model_type": "jamba"}, "layer 0 is of the kind "),
+    "sizes that do not fit": (
+        LLAMA | {"num_attention_heads": 7},
+        "config.json: ",
+        "The hidden size (64) is not a multiple of the number of attention heads (7)",
+    ),
     "recurrent layers": (
         {"model_type": "recurrent_gemma", "block_types": ["recurrent", "recurrent", "attention"]},
         "layer 0 is of the kind 'recurrent'",
@@ -203,6 +209,15 @@ def test_refuses_a_config_with(case, tmp_path, export_directory):
     assert status == 1 and out == "" and not file.exists()
     assert err.startswith("echelon-export: ") and err.count("\n") == 1
     assert all(message in err for message in messages), err
+
+
+def test_refuses_a_family_with_a_table_of_attentions_of_its_own(tmp_path, export_directory):
+    (tmp_path / "config.json").write_text('{"model_type": "falcon"}')
+    status, _, err, _ = export_directory(tmp_path)
+    assert status == 1 and err.splitlines()[-1] == (
+        "echelon-export: falcon is refused: its attention does not go through transformers' "
+        "interface"
+    )
 
 
 def small_directory(folder, dtype=torch.float32, stored=None, **changes):
