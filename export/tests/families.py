@@ -1,4 +1,4 @@
-"""Tiny configs of many decoders: every kind of layer, windows of 8, experts, tied and untied heads."""
+"""Tiny configs of many decoders: kinds of layers, windows of 8, experts, tied and untied heads."""
 
 from __future__ import annotations
 

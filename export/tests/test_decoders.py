@@ -1,5 +1,5 @@
-"""Every family of decoders exports from its directory, past the gate, and its parameters are made of
-the checkpoint's tensors by recipe, to the last bit.
+"""Every family of decoders exports from its directory, past the gate, and its parameters are made
+of the checkpoint's tensors by recipe, to the last bit.
 """
 
 import json

@@ -4,6 +4,7 @@ import pytest
 import torch
 from families import config_of
 from torch import nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from transformers import AutoConfig
 
 from echelon_export.text import build, gate, operators
@@ -94,6 +95,15 @@ def test_catches_a_mixture_below_any_tolerance():
 def test_bloom_without_its_adapter_is_refused(monkeypatch):
     monkeypatch.setattr(build, "adapt", lambda _: None)
     assert "its attention does not go through transformers' interface" in judged("bloom")
+
+
+def test_catches_a_lost_alibi():
+    def change(model):
+        with unset_fake_temporarily():
+            for block in model.transformer.h:
+                block.self_attention.alibi_slopes.zero_()
+
+    assert "packed steps differ from eager" in judged("bloom", changed(change))
 
 
 def test_catches_a_hybrid_layer():

@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from transformers import AutoModelForCausalLM, initialization
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from ..errors import ExportError
+from ..errors import ExportError, first_line
 from . import operators
 from .adapters import adapt
 from .recipes import keep_float32
@@ -22,13 +22,23 @@ def copy_of(config):
 def build(config, dtype, attention=operators.NAME, experts=operators.NAME, initialise=True):
     """A model in evaluation mode; on whatever device or fake mode is current."""
     skip = contextlib.nullcontext() if initialise else initialization.no_init_weights()
-    with skip:
-        model = AutoModelForCausalLM.from_config(
-            copy_of(config),
-            attn_implementation=attention,
-            experts_implementation=experts,
-            dtype=dtype,
-        ).eval()
+    try:
+        with skip:
+            model = AutoModelForCausalLM.from_config(
+                copy_of(config),
+                attn_implementation=attention,
+                experts_implementation=experts,
+                dtype=dtype,
+            ).eval()
+    except Exception as error:
+        if isinstance(error, KeyError) and error.args == (operators.NAME,):  # its own table
+            raise ExportError(
+                f"{config.model_type} is refused: its attention does not go through "
+                "transformers' interface"
+            ) from error
+        raise ExportError(
+            f"{config.model_type} cannot be built from its config: {first_line(error)}"
+        ) from error
     model.tie_weights()  # part of the initialisation that may have been skipped
     keep_float32(model, dtype)
     model.requires_grad_(False)

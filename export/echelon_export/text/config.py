@@ -139,7 +139,7 @@ def load(
     _refuse_quantised(raw)
     _refuse_layers(raw)
     config, architecture = _load(folder, raw)
-    _refuse_layers(config.to_dict())
+    _refuse_layers({key: getattr(config, key, None) for key in LAYER_LISTS})
     notes: list[str] = []
     if checkpoint:
         checkpoint.refuse_quantised()

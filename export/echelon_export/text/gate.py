@@ -86,6 +86,14 @@ class _Trial:
                     errors.append(error(logits, self.want[s][end - len(part[s]) : end]))
         return max(errors) if all(e == e for e in errors) else float("nan")
 
+    def rows_when_none_are_asked(self) -> list[int]:
+        """No logits are asked for while a long prompt is still being read: R = 0."""
+        batch, ids = Batch(), self.ids[0]
+        positions = batch.begin({0: len(ids)})
+        walker = torch.fx.Interpreter(self.program.graph_module)
+        out = walker.run(*self.values, ids[None], positions[None], torch.arange(0))[0]
+        return list(out.shape[:2])
+
     def low_precision(self, program, small, dtype, build) -> float:
         """The program in another dtype against the code it was traced from, packed. Not against
         f32: rounding sends tokens to other experts.
@@ -163,6 +171,8 @@ def judge(config, dtype=torch.float32, build=build_model) -> Verdict:
         verdict.worst = trial.worst()
         if not verdict.worst < TOLERANCE:
             verdict.reasons.append(f"packed steps differ from eager by {verdict.worst:.1g}")
+        if trial.rows_when_none_are_asked() != [1, 0]:
+            verdict.reasons.append("it makes rows of logits when none are asked for")
         if attentions:
             verdict.reasons += _unseen(trial)
         if dtype != torch.float32 and not verdict.reasons:

@@ -89,7 +89,12 @@ class Recorder(TorchDispatchMode):
             return {"op": func._schema.name[6:], "dim": dim, "of": parts}
         if func in self.SAME or func is aten._to_copy.default and result.dtype == source.dtype:
             return self.of(source)
-        if func is aten._to_copy.default and {source.dtype, result.dtype} <= DTYPE_NAMES.keys():
+        if func is aten._to_copy.default:
+            if not {source.dtype, result.dtype} <= DTYPE_NAMES.keys():
+                raise ExportError(
+                    f"{self.of_text(source)} is {str(source.dtype)[6:]} in the checkpoint, which "
+                    "is no plain weight; use the original model in bf16, f16 or f32"
+                )
             return {"op": "cast", "dtype": DTYPE_NAMES[result.dtype], "of": self.of(source)}
         if func is aten.transpose.int:
             dims = [given[name] % source.dim() for name in ("dim0", "dim1")]
@@ -117,7 +122,8 @@ class Recorder(TorchDispatchMode):
         return {"op": "slice", "dim": dim, "start": start, "length": length, "of": self.of(source)}
 
     def of_text(self, source) -> str:
-        return str(self.made.get(id(source), (None, "a tensor"))[1])[:100]
+        recipe = self.made.get(id(source), (None, {}))[1]
+        return recipe.get("tensor", str(recipe)[:100] if recipe else "a tensor")
 
 
 def _texts(names) -> str:
