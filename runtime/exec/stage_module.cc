@@ -30,7 +30,6 @@ using graph::Graph;
 using graph::ValueId;
 using Clock = std::chrono::steady_clock;
 
-constexpr int64_t kLeastPackedElements = 1 << 14;
 std::string FirstLine(const std::string& text) {
   return std::string(text.substr(0, text.find('\n')));
 }

@@ -11,7 +11,7 @@
 namespace echelon::stage {
 
 inline std::string FlagError(const CLI::App& app, const CLI::ParseError& error) {
-  const std::string text = error.what();
+  std::string text = error.what();
   constexpr std::string_view kConvert = "Could not convert: ", kTwice = ": At Most 1 required";
   if (const size_t at = text.find(kTwice); at != std::string::npos)
     return text.substr(0, at) + " is given more than once; give it once";

@@ -258,6 +258,7 @@ std::vector<plan::Stage> StagesOf(const graph::Graph& graph, const std::vector<i
   const plan::Load load(graph);
   const int count = static_cast<int>(bounds.size()) - 1;
   std::vector<plan::Stage> stages;
+  stages.reserve(count);
   for (int s = 0; s < count; ++s)
     stages.push_back(plan::DescribeStage(graph, load, s, count, bounds[s], bounds[s + 1]));
   return stages;
