@@ -94,6 +94,7 @@ class Server {
     command.push_back(absl::StrCat("--request-timeout=", flags.timeout_s));
     if (flags.threads > 0) command.push_back(absl::StrCat("--threads=", flags.threads));
     std::vector<char*> argv;
+    argv.reserve(command.size() + 1);
     for (std::string& word : command) argv.push_back(word.data());
     argv.push_back(nullptr);
     const pid_t parent = ::getpid();
@@ -253,7 +254,7 @@ class Client {
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
     v1::DescribeResponse about;
-    const grpc::Status status = stub_->Describe(&context, {}, &about);
+    grpc::Status status = stub_->Describe(&context, {}, &about);
     if (status.ok() && !about.has_chat_template()) {
       std::fprintf(stderr, "the model has no chat template: the prompt is used as it is (--raw)\n");
       *raw = true;

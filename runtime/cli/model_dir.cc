@@ -68,6 +68,7 @@ absl::StatusOr<std::string> Output(const std::vector<std::string>& command) {
   if (::pipe2(pipe.data(), O_CLOEXEC) != 0)
     return absl::ResourceExhaustedError(absl::StrCat("no pipe: ", std::strerror(errno)));
   std::vector<char*> argv;
+  argv.reserve(command.size() + 1);
   for (const std::string& word : command) argv.push_back(const_cast<char*>(word.c_str()));
   argv.push_back(nullptr);
   const pid_t parent = ::getpid();
