@@ -2,10 +2,13 @@
 # Installs what Echelon is built from and tested with, and nothing twice: tools/deps.sh PART...
 #   debian        packages of a build               (tools/pins/debian.txt)
 #   debian-test   packages of the tests             (tools/pins/debian-test.txt)
+#   debian-cluster  packages of the test cluster    (tools/pins/debian-cluster.txt)
+#   promtool      Prometheus' checker of rules and metrics, out of Debian's package of the server
+#   kube          Kubernetes, KWOK and Helm for tests/cluster/, unpacked from ECHELON_KUBE_CACHE or built by Go
 #   rust          cargo and rustc                   (tools/pins/rust.txt), and the crates of runtime/text/capi/Cargo.lock
 #   libtorch      the C++ library, out of the wheel (tools/pins/libtorch.txt), 0.7 GB
 #   python        export, oracle, demo, tests       (tools/pins/python.txt), 5 GB
-# ECHELON_DEPS names another folder than .deps for the last two. A part that was cut off is done again.
+# ECHELON_DEPS names another folder than .deps for what is no package. A part that was cut off is done again.
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "$0")/.." && pwd)
@@ -43,6 +46,19 @@ debian() {
   "${as_root[@]}" apt-get update -qq > "$LOG" 2>&1 || fail "apt-get update failed: $(tail -n 1 "$LOG") (log: $LOG)"
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${wanted[@]}" >> "$LOG" 2>&1 ||
     fail "apt-get install failed: $(grep -m 1 '^E:' "$LOG" || tail -n 1 "$LOG") (log: $LOG)"
+}
+
+# The checker alone: the package would start a server.
+promtool() {
+  local to=$DEPS/kube/promtool work
+  [ -x "$to" ] && return
+  work=$(mktemp -d)
+  (cd "$work" && { apt-get download -qq prometheus || { apt-get update -qq && apt-get download -qq prometheus; }; }) > "$LOG" 2>&1 ||
+    fail "apt-get download prometheus failed: $(tail -n 1 "$LOG") (log: $LOG)"
+  mkdir -p "$DEPS/kube"
+  dpkg-deb --fsys-tarfile "$work"/prometheus_*.deb | tar -x -O ./usr/bin/promtool > "$to.part"
+  chmod +x "$to.part" && mv "$to.part" "$to"
+  rm -r "$work"
 }
 
 # ---- Rust ---------------------------------------------------------------------------------------
@@ -132,7 +148,8 @@ link_export() {
   echo "$wanted" > "$DEPS/export.stamp"
 }
 
-[ $# -gt 0 ] || fail "name what to install: debian, debian-test, rust, libtorch, python"
+PARTS="debian, debian-test, debian-cluster, promtool, kube, rust, libtorch, python"
+[ $# -gt 0 ] || fail "name what to install: $PARTS"
 mkdir -p "$DEPS"
 DEPS=$(cd "$DEPS" && pwd)
 LOG=$DEPS/install.log
@@ -140,13 +157,15 @@ exec 9> "$DEPS/.lock"
 flock -n 9 || { say "another install is under way; waiting for it" && flock 9; }
 for part in "$@"; do
   case $part in
-    debian | debian-test) debian "$part" ;;
+    debian | debian-test | debian-cluster) debian "$part" ;;
+    promtool) promtool ;;
+    kube) KONE_BIN=$DEPS/kube "$ROOT/tests/cluster/build.sh" ;;
     rust) rust ;;
     libtorch) wheels libtorch 1 ;;
     python)
       wheels python 6
       link_export
       ;;
-    *) fail "no part is called $part; there are debian, debian-test, rust, libtorch, python" ;;
+    *) fail "no part is called $part; there are $PARTS" ;;
   esac
 done

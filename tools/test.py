@@ -11,7 +11,9 @@ import concurrent.futures
 import dataclasses
 import os
 import pathlib
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,10 +22,17 @@ import xml.etree.ElementTree as ElementTree
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DEPS = pathlib.Path(os.environ.get("ECHELON_DEPS", ROOT / ".deps"))
 PYTHON = DEPS / "python" / "bin" / "python"
-THREADED_ROOMS = ["group", "link", "serve", "weights"]  # the other ones without torch have no thread
+THREADED_ROOMS = ["group", "link", "serve", "stage", "weights"]  # the other ones without torch have no thread
 ORACLE_ROOM = "exec"  # its tests read what tests/oracle writes
 SHOWN_FAILURES, SHOWN_LINES = 20, 40
+SUMMED_UP_LINES = 8  # of each failure, at the very end: all that is left of a long log may be its end
 TEST_LIMIT_S = 120  # of one ctest case
+
+
+@dataclasses.dataclass
+class Failure:
+    name: str
+    said: list[str] = dataclasses.field(default_factory=list)  # the last lines of its own output
 
 
 @dataclasses.dataclass
@@ -31,17 +40,23 @@ class Result:
     passed: int = 0
     failed: int = 0
     skipped: int = 0
-    failures: list[str] = dataclasses.field(default_factory=list)
+    failures: list[Failure] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
 
     def add(self, other: "Result"):
         self.passed += other.passed
         self.failed += other.failed
         self.skipped += other.skipped
         self.failures += other.failures
+        self.notes += other.notes
 
-    def fail(self, what: str):
+    def fail(self, name: str, said: str = ""):
         self.failed += 1
-        self.failures.append(what)
+        self.failures.append(Failure(name, said.strip().splitlines()[-SHOWN_LINES:]))
+
+    def skip(self, why: str):
+        self.skipped += 1
+        self.notes.append(why)
 
 
 class Runner:
@@ -88,6 +103,12 @@ class Runner:
         return file
 
 
+def what_it_said(case: ElementTree.Element) -> str:
+    """pytest tells it in <failure>, ctest in <system-out>."""
+    told = [case.find(tag) for tag in ("failure", "error", "system-out")]
+    return max((element.text or "" for element in told if element is not None), key=len, default="")
+
+
 def read_junit(file: pathlib.Path, status: int, what: str) -> Result:
     """What a JUnit file counts; a run that left none, or that failed beyond its tests, is a failure."""
     result = Result()
@@ -98,7 +119,7 @@ def read_junit(file: pathlib.Path, status: int, what: str) -> Result:
     for case in cases:
         name = f"{case.get('classname', '')}.{case.get('name')}".removeprefix(".")
         if case.find("failure") is not None or case.find("error") is not None or case.get("status") == "fail":
-            result.fail(name)
+            result.fail(name, what_it_said(case))
         elif case.find("skipped") is not None or case.get("status") in ("notrun", "disabled"):
             result.skipped += 1
         else:
@@ -119,10 +140,10 @@ def cmake(run: Runner, folder: pathlib.Path, *options, targets=()):
 
 
 def ctest_rooms(folder: pathlib.Path) -> list[str]:
-    """The tests/ folders that this build has tests in."""
+    """The folders below tests/ that this build has tests in."""
     return sorted(
-        file.parent.name
-        for file in (folder / "tests").glob("*/CTestTestfile.cmake")
+        str(file.parent.relative_to(folder / "tests"))
+        for file in (folder / "tests").rglob("CTestTestfile.cmake")
         if "include(" in file.read_text() or "add_test(" in file.read_text()
     )
 
@@ -130,7 +151,7 @@ def ctest_rooms(folder: pathlib.Path) -> list[str]:
 def ctest(run: Runner, folder: pathlib.Path, rooms, env=None) -> Result:
     total = Result()
     for room in rooms:
-        file = run.junit(f"{run.part}-{room}")
+        file = run.junit(f"{run.part}-{room.replace('/', '-')}")
         status = run(
             "ctest", "--test-dir", folder / "tests" / room, "--output-on-failure", "-j", run.args.jobs,
             "--timeout", TEST_LIMIT_S, "--output-junit", file, limit_s=1200, env=env,
@@ -170,19 +191,19 @@ def asan(run: Runner) -> Result:
     # Debian's libraries are not instrumented: containers that cross into them look overflowed.
     options = "detect_container_overflow=0:detect_stack_use_after_return=1"
     return sanitized(
-        run, "address,undefined", {"ASAN_OPTIONS": options, "UBSAN_OPTIONS": "print_stacktrace=1"}, chosen_rooms(None)
+        run, "address,undefined", {"ASAN_OPTIONS": options, "UBSAN_OPTIONS": "print_stacktrace=1"}, chosen_rooms("ASAN_ROOMS", None)
     )
 
 
-def chosen_rooms(otherwise):
-    """SANITIZED_ROOMS="link weights" names the rooms where a run should be short."""
-    return os.environ.get("SANITIZED_ROOMS", "").split() or otherwise
+def chosen_rooms(variable: str, otherwise):
+    """ASAN_ROOMS="link weights" names the rooms where a run should be short."""
+    return os.environ.get(variable, "").split() or otherwise
 
 
 def tsan(run: Runner) -> Result:
     # gRPC keeps threads of its own until the process ends.
     options = f"halt_on_error=1:second_deadlock_stack=1:report_thread_leaks=0:suppressions={ROOT / 'tests/tsan.supp'}"
-    return sanitized(run, "thread", {"TSAN_OPTIONS": options}, chosen_rooms(THREADED_ROOMS))
+    return sanitized(run, "thread", {"TSAN_OPTIONS": options}, chosen_rooms("TSAN_ROOMS", THREADED_ROOMS))
 
 
 def fuzz(run: Runner) -> Result:
@@ -218,7 +239,7 @@ def fuzz_one(run: Runner, folder: pathlib.Path, target: str) -> int:
 # ---- Python ---------------------------------------------------------------------------------------
 
 
-def pytest(run: Runner, folder: str, limit_s: float) -> Result:
+def pytest(run: Runner, folder: str, limit_s: float, *flags: str) -> Result:
     if not PYTHON.exists():
         raise RuntimeError(f"{PYTHON} is not there; run `make deps-python`")
     file = run.junit(run.part)
@@ -228,10 +249,60 @@ def pytest(run: Runner, folder: str, limit_s: float) -> Result:
         "ECHELON_BUILD": str(run.args.build),
     }
     status = run(
-        PYTHON, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", f"--junitxml={file}", ROOT / folder,
+        PYTHON, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", f"--junitxml={file}", *flags, ROOT / folder,
         limit_s=limit_s, env=env,
     )  # fmt: skip
     return read_junit(file, status, folder)
+
+
+# ---- Kubernetes -----------------------------------------------------------------------------------
+
+CLUSTER = ROOT / "tests/cluster"
+KUBE = DEPS / "kube"
+NODE_PROGRAMS = ["containerd", "ctr", "runc", "iptables", "conntrack", "nsenter", "zstd"]
+
+
+def why_no_cluster(nodes: bool) -> str:
+    """Empty when there can be one: an API server alone, or with nodes."""
+    if not (KUBE / "kone").exists():
+        return f"{KUBE}/kone is not there; run: make deps-cluster (with ECHELON_KUBE_CACHE, or Go)"
+    if nodes and os.geteuid() != 0:
+        return "nodes need root: network namespaces, containerd"
+    missing = [name for name in NODE_PROGRAMS if shutil.which(name) is None] if nodes else []
+    return f"{missing[0]} is not there; run: make deps-cluster" if missing else ""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def contract(run: Runner) -> Result:
+    """Tests of the operator that want an API server, against a real one: the programs skip them without it."""
+    result = Result()
+    if why := why_no_cluster(nodes=False):
+        result.skip(why)
+        return result
+    state = run.args.build / "test/apiserver"
+    env = {"KONE_NODES": "", "KONE_FAKE": "", "KONE_STATE": str(state), "KONE_BIN": str(KUBE)}
+    env |= {"KONE_PORT": str(free_port()), "KONE_ETCD_PORT": str(free_port())}
+    try:
+        run.need("starting the API server", CLUSTER / "up.sh", limit_s=120, env=env)
+        rooms = [room for room in ctest_rooms(run.args.build) if room.startswith("operator/")]
+        kubeconfig = str(state / "conf/admin.kubeconfig")
+        return ctest(run, run.args.build, rooms, env=env | {"ECHELON_KUBE_TEST_CONFIG": kubeconfig})
+    finally:
+        run(CLUSTER / "down.sh", limit_s=60, env=env)
+
+
+def e2e(run: Runner, *flags: str) -> Result:
+    result = Result()
+    if why := why_no_cluster(nodes=True):
+        result.skip(why)
+        return result
+    run.need("making the images", ROOT / "images/build.sh", limit_s=1500, env={"BUILD": str(run.args.build)})
+    return pytest(run, "tests/e2e", 2400, *flags)
 
 
 PARTS = {
@@ -243,11 +314,24 @@ PARTS = {
     "text": (lambda run: pytest(run, "tests/text", 600), "tokenizers and chat templates against transformers"),
     "serve": (lambda run: pytest(run, "tests/serve", 300), "the front doors, by Triton's own client"),
     "process": (lambda run: pytest(run, "tests/process", 1500), "real processes: failures, and the README's commands"),
+    "chart": (lambda run: pytest(run, "tests/chart", 300), "the Helm chart, its rights, the objects in the documents"),
+    "crd": (lambda run: pytest(run, "tests/operator/crd", 300), "the API, what is rendered and the chart, shown to a real API server"),
+    "cluster": (contract, "the operator's contract suite against a real API server"),
+    "e2e-short": (lambda run: e2e(run, "-m", "short"), "helm install on a real cluster, one pipeline, an answer, removal"),
+    "e2e": (e2e, "the operator on a real cluster: all of it, 15 minutes"),
+    "images": (lambda run: pytest(run, "tests/images", 300), "the scripts that make images, and the images that are there"),
     "asan": (asan, "unit tests under AddressSanitizer and UBSan, without LibTorch"),
     "tsan": (tsan, "tests of the rooms with threads under ThreadSanitizer, without LibTorch"),
     "fuzz": (fuzz, "every parser of foreign bytes"),
 }
-NEED_BUILD = {"tidy", "unit", "oracle", "text", "serve", "process"}
+NEED_BUILD = {"tidy", "unit", "oracle", "text", "serve", "process", "cluster", "e2e-short", "e2e"}
+ON_REQUEST = {"e2e"}  # too long for `make test`; its short form is in there
+
+
+def show(failure: Failure, lines: int, part: str = ""):
+    print(f"  failed: {part}{failure.name}")
+    for line in failure.said[-lines:]:
+        print(f"  | {line[:300]}")
 
 
 def run_part(args, name: str) -> Result:
@@ -259,22 +343,23 @@ def run_part(args, name: str) -> Result:
         result.fail(str(error))
     skipped = f", {result.skipped} skipped" if result.skipped else ""
     counts = "done" if name == "build" and not result.failed else f"{result.passed} passed, {result.failed} failed{skipped}"
-    print(f"{name:8} {counts:36} {time.monotonic() - began:6.1f} s", flush=True)
+    print(f"{name:9} {counts:35} {time.monotonic() - began:6.1f} s", flush=True)
+    for note in result.notes:
+        print(f"  skipped: {note}")
+    for failure in result.failures[:SHOWN_FAILURES]:
+        failure.said = failure.said or run.log.read_text(errors="replace").splitlines()[-SHOWN_LINES:]
+        show(failure, SHOWN_LINES)
+    if len(result.failures) > SHOWN_FAILURES:
+        print(f"  and {len(result.failures) - SHOWN_FAILURES} more")
     if result.failed:
-        for failure in result.failures[:SHOWN_FAILURES]:
-            print(f"  failed: {failure}")
-        if len(result.failures) > SHOWN_FAILURES:
-            print(f"  and {len(result.failures) - SHOWN_FAILURES} more")
-        print(f"  the end of {run.log}:")
-        for line in run.log.read_text(errors="replace").splitlines()[-SHOWN_LINES:]:
-            print(f"  | {line[:300]}")
+        print(f"  log: {run.log}")
     sys.stdout.flush()
     return result
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", metavar="PART", help="all when none is named")
+    parser.add_argument("parts", nargs="*", metavar="PART", help="all but e2e when none is named")
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build")
     parser.add_argument("--jobs", default=str(os.cpu_count()))
     parser.add_argument("--fuzz-seconds", type=int, default=20, metavar="S", help="for each target")
@@ -282,7 +367,7 @@ def arguments():
     args = parser.parse_args()
     if args.list:
         for name, (_, what) in PARTS.items():
-            print(f"{name:8} {what}")
+            print(f"{name:9} {what}")
         sys.exit(0)
     unknown = [part for part in args.parts if part not in PARTS]
     if unknown:
@@ -293,14 +378,18 @@ def arguments():
 
 def main() -> int:
     args = arguments()
-    parts = [name for name in PARTS if name in args.parts] or list(PARTS)
+    parts = [name for name in PARTS if name in args.parts] or [name for name in PARTS if name not in ON_REQUEST]
     if NEED_BUILD & set(parts) and "build" not in parts:
         parts.insert(0, "build")
-    total = Result()
+    total, failures = Result(), []
     for name in parts:
-        total.add(run_part(args, name))
+        result = run_part(args, name)
+        total.add(result)
+        failures += [(name, failure) for failure in result.failures]
         if name == "build" and total.failed:
             break
+    for name, failure in failures[:SHOWN_FAILURES]:
+        show(failure, SUMMED_UP_LINES, part=f"{name}: ")
     print(f"{total.passed} passed, {total.failed} failed")
     return 1 if total.failed else 0
 

@@ -6,9 +6,11 @@ import argparse
 import ast
 import logging
 import os
+import pathlib
 import sys
 
 from .errors import ExportError, first_line
+from .present import is_whole, make_folder
 from .text.command import DTYPES, export_cached, export_directory, is_model_directory
 
 EXAMPLES = """\
@@ -67,6 +69,11 @@ def parser() -> argparse.ArgumentParser:
         "returns one; or the directory of a Hugging Face decoder (config.json, safetensors)",
     )
     p.add_argument("-o", "--output", metavar="FILE.pt2")
+    p.add_argument(
+        "--if-missing",
+        action="store_true",
+        help="does nothing where FILE.pt2 is there and whole; makes its folder",
+    )
     add_decoder_options(p.add_argument_group("for a Hugging Face decoder"))
     p.add_argument(
         "--input",
@@ -133,6 +140,13 @@ def export_decoder(args: argparse.Namespace) -> list[str]:
 
 
 def export(args: argparse.Namespace) -> list[str]:
+    if args.if_missing:
+        if not args.output:
+            raise ExportError("--if-missing goes with -o FILE.pt2, and there is none")
+        output = pathlib.Path(args.output)
+        if is_whole(output):
+            return [f"{output} is there already"]
+        make_folder(output)
     if is_model_directory(args.target):
         return export_decoder(args)
     for option in ("dtype", "max_model_len", "cache"):
@@ -145,8 +159,6 @@ def export(args: argparse.Namespace) -> list[str]:
 
 
 def export_module_target(args: argparse.Namespace) -> list[str]:
-    import pathlib
-
     import torch
 
     from . import targets

@@ -6,6 +6,7 @@ import re
 import struct
 import subprocess
 import sys
+import types
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 
 from echelon_export import ExportError
 from echelon_export.text import build, recipes
+from echelon_export.text import config as text_config
 from echelon_export.text.checkpoint import INDEX, SINGLE, Checkpoint
 from echelon_export.text.command import export_cached
 
@@ -237,6 +239,24 @@ def test_refuses_f16_and_fp8_weights_and_texts_too_long(tmp_path, export_directo
     assert status == 1 and "is FP8 (F8_E4M3); use the original model" in err
     status, _, err, _ = export_directory(small_directory(tmp_path), "--max-model-len", "300")
     assert status == 1 and "--max-model-len 300 is more than the 256 tokens" in err
+
+
+@pytest.mark.parametrize(
+    ("rope", "longest"),
+    [
+        ({"rope_type": "default"}, 256),
+        ({"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 128}, 256),
+        ({"rope_type": "dynamic", "factor": 4.0}, 1024),
+        ({"rope_type": "linear", "factor": 4.0}, 1024),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 256}, 1024),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}, 256),
+    ],
+)
+def test_a_rope_made_for_longer_texts_serves_them(rope, longest):
+    config = types.SimpleNamespace(max_position_embeddings=256, rope_parameters=rope)
+    assert text_config._length(config, longest, []) == longest
+    with pytest.raises(ExportError, match=f"is more than the {longest} tokens"):
+        text_config._length(config, longest + 1, [])
 
 
 def test_options_belong_to_their_kind_of_target(tmp_path, export_directory, export):

@@ -30,7 +30,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr auto kPoll = std::chrono::milliseconds(20);
-constexpr auto kLastWords = std::chrono::seconds(2);  // for `echelon run` to say which stage died
+constexpr auto kLongestStart = std::chrono::hours(1);  // the export, and the weights
+constexpr auto kLastWords = std::chrono::seconds(2);   // for `echelon run` to say which stage died
 // Of stages that are started here.
 constexpr const char* kStageFlags[] = {"--stages",    "--dtype", "--max-model-len",
                                        "--kv-memory", "--cores", "--threads"};
@@ -43,7 +44,7 @@ struct GenerateFlags {
   float repetition_penalty = 1, presence_penalty = 0, frequency_penalty = 0;
   std::optional<uint64_t> seed;
   std::vector<std::string> stop;
-  bool ignore_eos = false, raw = false, json = false;
+  bool ignore_eos = false, raw = false, json = false, clip_max_tokens = false;
   double timeout_s = 600;
 };
 
@@ -110,7 +111,12 @@ class Server {
       ::execv(argv[0], argv.data());
       ::_exit(127);
     }
+    const auto deadline = Clock::now() + kLongestStart;
     while (!std::filesystem::exists(endpoints) && !stopping) {
+      if (Clock::now() > deadline) {
+        Fail("the stages were not ready within an hour; see what they wait for with echelon run");
+        return "";
+      }
       if (::waitpid(pid_, nullptr, WNOHANG) == pid_) {
         pid_ = -1;
         return "";
@@ -149,6 +155,7 @@ v1::GenerateRequest Request(const GenerateFlags& flags, bool raw) {
     message->set_content(flags.prompt);
   }
   request.set_max_tokens(flags.max_tokens);
+  request.set_clip_max_tokens(flags.clip_max_tokens);
   request.set_min_tokens(flags.min_tokens);
   request.set_ignore_eos(flags.ignore_eos);
   for (const std::string& stop : flags.stop) request.add_stop(stop);
@@ -279,7 +286,8 @@ void AddFlags(CLI::App& app, GenerateFlags* f) {
       ->check(CLI::Range(1, 256))
       ->capture_default_str();
   app.add_option("--dtype", f->dtype, "compute in bf16 or f32; as the weights otherwise");
-  app.add_option("--max-model-len", f->max_model_len, "tokens of prompt and answer together");
+  app.add_option("--max-model-len", f->max_model_len, "tokens of prompt and answer together")
+      ->check(CLI::PositiveNumber);
   app.add_option("--kv-memory", f->kv_memory, "of each stage's KV cache")->capture_default_str();
   app.add_option("--cores", f->cores, "cores for the stages, one each in turn, as 0,1");
   app.add_option("--threads", f->threads, "threads a stage; 0: the machine's cores shared out");
@@ -324,6 +332,7 @@ int GenerateMain(int argc, char** argv) {
                  stage::FlagError(app, error).c_str());
     return 2;
   }
+  flags.clip_max_tokens = app.count("--max-tokens") == 0;  // nobody asked for the default
   const bool is_directory = IsModelDirectory(flags.target);
   if (!is_directory && flags.target.find(':') == std::string::npos)
     return Fail(

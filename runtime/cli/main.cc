@@ -11,6 +11,7 @@ constexpr char kHelp[] =
     "echelon serves a model too big for one machine as a pipeline of stages.\n"
     "\n"
     "  echelon run MODEL --stages N    serve it on this machine, a process a stage\n"
+    "  echelon run -f FILE             the same for a PipelineDeployment of Kubernetes\n"
     "  echelon plan MODEL --stages N   show how it would be split; reads no weights\n"
     "  echelon generate DIR PROMPT     write what a language model answers, over stages\n"
     "  echelon infer                   send a request to a server and print the answer\n"

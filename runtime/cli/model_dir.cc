@@ -1,6 +1,7 @@
 #include "runtime/cli/model_dir.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -8,6 +9,7 @@
 
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -62,7 +64,10 @@ absl::StatusOr<std::string> CacheFolder() {
   return folder.string();
 }
 
-// Its stdout; stderr is this program's own.
+// A large model's export takes some minutes.
+constexpr auto kLongestExport = std::chrono::minutes(30);
+
+// Its stdout; stderr is this program's own. It is killed at the deadline.
 absl::StatusOr<std::string> Output(const std::vector<std::string>& command) {
   std::array<int, 2> pipe{};
   if (::pipe2(pipe.data(), O_CLOEXEC) != 0)
@@ -87,15 +92,27 @@ absl::StatusOr<std::string> Output(const std::vector<std::string>& command) {
   }
   std::string text;
   std::array<char, 4096> piece{};
+  const auto deadline = std::chrono::steady_clock::now() + kLongestExport;
+  bool is_late = false;
   for (;;) {
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
+        deadline - std::chrono::steady_clock::now());
+    pollfd readable{pipe[0], POLLIN, 0};
+    is_late = left.count() <= 0;
+    if (is_late) break;
+    if (::poll(&readable, 1, static_cast<int>(left.count())) <= 0) continue;
     const ssize_t count = ::read(pipe[0], piece.data(), piece.size());
     if (count > 0) text.append(piece.data(), static_cast<size_t>(count));
     if (count == 0 || (count < 0 && errno != EINTR)) break;
   }
   ::close(pipe[0]);
+  if (is_late) ::kill(pid, SIGKILL);
   int status = 0;
   while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
   }
+  if (is_late)
+    return absl::DeadlineExceededError(
+        absl::StrCat(command[0], " did not end within ", kLongestExport.count(), " minutes"));
   if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return text;
   if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
     return absl::NotFoundError(absl::StrCat(command[0], " cannot be started"));
@@ -135,6 +152,9 @@ bool IsModelDirectory(const std::string& path) {
 }
 
 absl::StatusOr<std::string> ExportedModel(const std::string& directory, const ExportFlags& flags) {
+  if (flags.max_model_len < 0)
+    return absl::InvalidArgumentError(
+        absl::StrCat("--max-model-len ", flags.max_model_len, " is no number of tokens above 0"));
   std::vector<std::string> command = FindExporter();
   if (command.empty())
     return absl::NotFoundError(

@@ -31,7 +31,7 @@ bool IsModelDirectory(const std::string& path);
 // ~/.cache/echelon), or written there by echelon-export, whose progress goes to stderr. The
 // exporter is $ECHELON_EXPORT, else beside this program, in PATH, or in the checkout's .deps, else
 // what python3 in PATH has installed. It ends when this process does.
-// Errors say how to get it where it is missing; what it refuses it says itself.
+// Errors say how to get it where it is missing; what it refuses it says itself. It has 30 minutes.
 absl::StatusOr<std::string> ExportedModel(const std::string& directory, const ExportFlags& flags);
 
 }  // namespace echelon

@@ -23,10 +23,13 @@
 #include "absl/strings/str_split.h"
 #include "runtime/cli/child.h"
 #include "runtime/cli/commands.h"
+#include "runtime/cli/deployment.h"
 #include "runtime/cli/model_dir.h"
 #include "runtime/cli/progress.h"
+#include "runtime/plan/cost.h"
 #include "runtime/stage/flag_errors.h"
 #include "runtime/stage/model.h"
+#include "runtime/weights/loader.h"
 
 namespace echelon {
 namespace {
@@ -45,6 +48,7 @@ struct RunFlags {
   ExportFlags exporting;
   int chunk_tokens = 128, max_running = 256;
   bool verbose = false, code = false, exact = false, verify_weights = true;
+  DeploymentChoice deployment;
 };
 
 class Runner {
@@ -80,7 +84,8 @@ class Runner {
     };
     add("rank", rank);
     add("world", flags_.stages);
-    add("host", "127.0.0.1");
+    const bool any = flags_.bind == "0.0.0.0" || flags_.bind == "::";
+    add("host", any ? "127.0.0.1" : flags_.bind);
     add("port", group_port_);
     add("bind", flags_.bind);
     add("name", flags_.name);
@@ -169,6 +174,8 @@ class Runner {
         Reap();
       else if (!std::exchange(ended_, true))
         progress_.Say("stopping");
+      else
+        Signal(0, flags_.stages, SIGKILL);  // told twice
     }
   }
 
@@ -192,6 +199,9 @@ class Runner {
       child.metrics = event.value("metrics", 0);
       if (child.rank == 0) group_port_ = event.value("group", 0);
       workers_due_ |= child.rank == 0;
+    } else if (kind == "planned") {
+      Planned(event.value("weights", int64_t{0}), event.value("kv", int64_t{0}),
+              event.value("kv_tokens", int64_t{0}));
     } else if (kind == "loading") {
       progress_.Loading(child.rank, event.value("loaded", int64_t{0}),
                         event.value("total", int64_t{0}));
@@ -206,6 +216,23 @@ class Runner {
     } else if (kind == "error") {
       child.error = event.value("message", "");
     }
+  }
+
+  // All ranks take their memory from this machine. One that is started again finds the others'
+  // taken.
+  void Planned(int64_t weight_bytes, int64_t kv_bytes, int64_t kv_tokens) {
+    if (announced_) return;
+    const absl::Status fits =
+        weights::CheckMemory("the stages together need", static_cast<uint64_t>(weight_bytes),
+                             static_cast<uint64_t>(kv_bytes),
+                             kv_bytes == 0 ? "run some of them on another machine"
+                                           : "give a smaller --kv-memory, or run some of them on "
+                                             "another machine");
+    if (!fits.ok()) return Fail(std::string(fits.message()));
+    if (kv_bytes > 0)
+      progress_.Say(absl::StrCat("KV cache: ", kv_tokens, " tokens of all texts together, in ",
+                                 plan::BytesText(kv_bytes), " of memory (--kv-memory ",
+                                 flags_.plan.kv_memory, " a stage)"));
   }
 
   void AllReady() {
@@ -325,7 +352,14 @@ class Runner {
 };
 
 void AddFlags(CLI::App& app, RunFlags* f) {
-  app.add_option("model", f->model, "the .pt2 file, or a Hugging Face directory")->required();
+  app.add_option("model", f->model, "the .pt2 file, or a Hugging Face directory");
+  app.add_option("-f,--file", f->deployment.file,
+                 "instead of a model: a file with a PipelineDeployment, for its model, stages and "
+                 "policy; flags given beside it win");
+  app.add_option("--deployment-name", f->deployment.name,
+                 "of several in the file; the first otherwise");
+  app.add_option("--model-dir", f->deployment.model_dir,
+                 "where the files of the deployment's volume are here");
   app.add_option("--weights", f->weights,
                  "of a language model's .pt2: the directory that its weights lie in");
   AddExportFlags(app, &f->exporting);
@@ -384,6 +418,30 @@ void AddFlags(CLI::App& app, RunFlags* f) {
   app.add_flag("--verbose", f->verbose, "show the stages' logs");
 }
 
+// What the command line does not say comes out of the file.
+absl::Status TakeDeployment(const CLI::App& app, RunFlags* flags) {
+  if (app.count("--file") == 0) return absl::OkStatus();
+  if (app.count("--stages") > 0) flags->deployment.stages = flags->stages;
+  absl::StatusOr<LocalDeployment> deployment = ReadDeployment(flags->deployment);
+  if (!deployment.ok()) return deployment.status();
+  if (!deployment->ignored.empty())
+    std::fprintf(stderr, "%s: ignored on one machine: %s\n", deployment->name.c_str(),
+                 absl::StrJoin(deployment->ignored, ", ").c_str());
+  const auto take = [&](const char* flag, auto* to, const auto& value) {
+    if (app.count(flag) == 0) *to = value;
+  };
+  flags->model = deployment->model;
+  flags->stages = deployment->stages;
+  take("--name", &flags->name, deployment->model_name);
+  take("--chunks", &flags->chunks, deployment->chunks);
+  take("--policy", &flags->plan.policy, deployment->policy);
+  take("--dtype", &flags->exporting.dtype, deployment->dtype);
+  take("--max-model-len", &flags->exporting.max_model_len, deployment->max_model_len);
+  take("--stage-memory", &flags->plan.stage_memory, deployment->stage_memory);
+  take("--stage-speed", &flags->plan.stage_speed, deployment->stage_speed);
+  return absl::OkStatus();
+}
+
 // A directory becomes its export and its weights.
 absl::Status FindModel(RunFlags* flags) {
   if (!IsModelDirectory(flags->model)) return CheckExported(flags->model, flags->exporting);
@@ -410,13 +468,19 @@ int RunMain(int argc, char** argv) {
   AddFlags(app, &flags);
   try {
     app.parse(argc, argv);
+    const bool has_file = app.count("--file") > 0, has_model = app.count("model") > 0;
+    if (has_file && has_model) throw CLI::ValidationError("a model and --file: give one of them");
+    if (!has_file && !has_model)
+      throw CLI::ValidationError("give a model, or a file with a PipelineDeployment by -f");
   } catch (const CLI::CallForHelp& help) {
     return app.exit(help);
   } catch (const CLI::ParseError& error) {
     std::fprintf(stderr, "echelon run: %s; see --help\n", stage::FlagError(app, error).c_str());
     return 2;
   }
-  if (const absl::Status status = FindModel(&flags); !status.ok()) {
+  absl::Status status = TakeDeployment(app, &flags);
+  if (status.ok()) status = FindModel(&flags);
+  if (!status.ok()) {
     std::fprintf(stderr, "echelon run: %s\n", std::string(status.message()).c_str());
     return 1;
   }

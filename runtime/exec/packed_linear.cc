@@ -4,7 +4,9 @@
 #include <ATen/core/stack.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 
+#include <cstdlib>
 #include <map>
 #include <memory>
 #include <optional>
@@ -71,7 +73,9 @@ bool HasUsableBias(const Instruction& instruction, const Use& use,
 bool IsPackable(const IValue& value, int64_t least_elements) {
   if (!value.isTensor()) return false;
   const at::Tensor& weight = value.toTensor();
-  const bool is_known = weight.scalar_type() == at::kFloat || weight.scalar_type() == at::kBFloat16;
+  static const bool bf16_is_known = CanPack(at::kBFloat16);
+  const bool is_known = weight.scalar_type() == at::kFloat ||
+                        (weight.scalar_type() == at::kBFloat16 && bf16_is_known);
   return is_known && weight.dim() == 2 && weight.numel() >= std::max<int64_t>(least_elements, 1);
 }
 
@@ -159,6 +163,17 @@ at::Tensor Linear(const at::Tensor& matrix, const at::Tensor& weight, const at::
 }
 
 }  // namespace
+
+void KeepRowsAlone() { ::setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16", 0); }
+
+bool CanPack(at::ScalarType dtype) {
+  try {
+    PackedLinear(at::zeros({16, 16}, dtype)).Run(at::zeros({1, 16}, dtype), {});
+    return true;
+  } catch (const std::exception&) {
+    return false;
+  }
+}
 
 PackedLinear::PackedLinear(const at::Tensor& weight)
     : dtype_(weight.scalar_type()), outputs_(weight.size(0)), inputs_(weight.size(1)) {

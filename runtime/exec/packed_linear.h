@@ -36,6 +36,15 @@ class PackedLinear {
 // slow.
 at::Tensor SharedLinear(const at::Tensor& weight, const at::Tensor& x, const at::Tensor& bias);
 
+// Before oneDNN's first call in the process, which reads it: no AMX, unless the environment says
+// otherwise. With AMX oneDNN sums a bf16 row in an order that depends on how many rows there are
+// (16 to 31 rows of 1536 x 576 differ from 130, most other shapes likewise); without it none does.
+void KeepRowsAlone();
+
+// Whether oneDNN lays out weights of this dtype on this CPU. bf16 takes AVX-512 (bw, vl, dq) of
+// x86.
+bool CanPack(at::ScalarType dtype);
+
 struct PackOptions {
   // Smaller weights are left to torch: the call itself costs more than it gains.
   int64_t least_elements = 1 << 14;

@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -22,6 +23,7 @@ void Parameters::AddRanges(const weights::Source& source) {
   for (const weights::Range& range : source.ranges) {
     ranges_.push_back(range);
     ranges_.back().follows = std::exchange(follows, true);
+    read_bytes_ += range.nbytes;
   }
   for (const weights::Source& part : source.of) AddRanges(part);
 }
@@ -59,8 +61,12 @@ absl::Status Parameters::Add(const graph::Stored& stored) {
 }
 
 absl::Status Parameters::Load(weights::WeightSource& source, int threads,
-                              const weights::Progress& progress) {
-  absl::StatusOr<weights::Loaded> loaded = weights::Load(source, ranges_, threads, progress);
+                              const weights::Progress& progress, uint64_t kv_bytes) {
+  // What a parameter is computed from goes once it is made.
+  const weights::Beside beside{.computed_bytes = nbytes_ - std::min(nbytes_, read_bytes_),
+                               .kv_bytes = kv_bytes};
+  absl::StatusOr<weights::Loaded> loaded =
+      weights::Load(source, ranges_, threads, progress, beside);
   if (!loaded.ok()) return loaded.status();
   loaded_ = *std::move(loaded);
   return absl::OkStatus();
@@ -94,16 +100,14 @@ at::Tensor Parameters::Evaluate(const weights::Source& source, size_t* range) {
 at::Tensor Parameters::Make(const graph::Stored& stored) {
   Entry& entry = entries_.at(KeyOf(stored));
   if (entry.source.is_computed) {
-    if (!entry.made.defined()) {
-      size_t range = entry.first;
-      at::Tensor made = Evaluate(entry.source, &range);
-      // Always a copy: a view would need the bytes that were read.
-      entry.made = made.clone(at::MemoryFormat::Contiguous);
-      made = at::Tensor();
-      for (size_t i = entry.first; i < range; ++i)
-        loaded_.arena->Release({loaded_.at[i], ranges_[i].nbytes});
-    }
-    return entry.made;
+    if (entry.made.defined()) return entry.made;
+    size_t range = entry.first;
+    // Always a copy: a view would need the bytes that were read.
+    at::Tensor made = Evaluate(entry.source, &range).clone(at::MemoryFormat::Contiguous);
+    for (size_t i = entry.first; i < range; ++i)
+      loaded_.arena->Release({loaded_.at[i], ranges_[i].nbytes});
+    if (entry.users > 1) entry.made = made;
+    return made;
   }
   const auto options = at::TensorOptions().dtype(ToTorch(stored.dtype));
   if (stored.nbytes == 0) return at::empty(stored.shape, options);
@@ -113,10 +117,11 @@ at::Tensor Parameters::Make(const graph::Stored& stored) {
       begin, stored.shape, stored.strides, [arena = loaded_.arena](void*) {}, options);
 }
 
-absl::Span<std::byte> Parameters::OwnBytes(const graph::Stored& stored) const {
+std::optional<absl::Span<std::byte>> Parameters::OwnBytes(const graph::Stored& stored) const {
   const Entry& entry = entries_.at(KeyOf(stored));
-  if (entry.users > 1 || entry.source.is_computed || stored.nbytes == 0) return {};
-  return {loaded_.at[entry.first], stored.nbytes};
+  if (entry.users > 1 || stored.nbytes == 0) return std::nullopt;
+  if (entry.source.is_computed) return absl::Span<std::byte>();
+  return absl::MakeSpan(loaded_.at[entry.first], stored.nbytes);
 }
 
 }  // namespace echelon::exec

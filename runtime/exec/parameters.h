@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,13 +28,16 @@ class Parameters {
   // Takes note of one more tensor. Errors name it: a recipe that the checkpoint does not fit.
   absl::Status Add(const graph::Stored& stored);
 
-  absl::Status Load(weights::WeightSource& source, int threads, const weights::Progress& progress);
+  // kv_bytes: what the stage's KV cache may come to, for the check of memory.
+  absl::Status Load(weights::WeightSource& source, int threads, const weights::Progress& progress,
+                    uint64_t kv_bytes = 0);
 
   // After Load; of a tensor that was added. Throws c10::Error when a recipe fails in torch.
   at::Tensor Make(const graph::Stored& stored);
 
-  // The bytes a tensor lies in, when nothing else that was added lies there; else empty.
-  absl::Span<std::byte> OwnBytes(const graph::Stored& stored) const;
+  // The arena's bytes that a tensor lies in, when nothing else that was added lies there: none of a
+  // computed one. nullopt: it is tied, or has no elements.
+  std::optional<absl::Span<std::byte>> OwnBytes(const graph::Stored& stored) const;
 
   const std::shared_ptr<weights::Arena>& arena() const { return loaded_.arena; }
   uint64_t nbytes() const { return nbytes_; }  // of all tensors, tied ones once
@@ -43,7 +47,7 @@ class Parameters {
     weights::Source source;  // resolved; a record's counts as one range
     size_t first = 0;        // of its ranges
     int users = 0;
-    at::Tensor made;  // computed ones only
+    at::Tensor made;  // computed ones that are tied
   };
   static std::string KeyOf(const graph::Stored& stored);
   void AddRanges(const weights::Source& source);
@@ -54,7 +58,7 @@ class Parameters {
   std::vector<weights::Range> ranges_;
   std::map<std::string, Entry> entries_;
   weights::Loaded loaded_;
-  uint64_t nbytes_ = 0;
+  uint64_t nbytes_ = 0, read_bytes_ = 0;
 };
 
 }  // namespace echelon::exec

@@ -55,16 +55,28 @@ class TorchStage final : public StageModule {
     for (const graph::Input& input : graph_.inputs) inputs_.insert(input.value);
   }
 
+  // Text: whether linear layers can be computed row by row here.
+  absl::Status CheckCpu() const {
+    if (!graph_.text) return absl::OkStatus();
+    KeepRowsAlone();
+    if (graph_.text->dtype != DType::kBF16) return absl::OkStatus();
+    const c10::InferenceMode inference;
+    if (CanPack(at::kBFloat16)) return absl::OkStatus();
+    return absl::UnimplementedError(
+        absl::StrCat("stage ", stage_.rank,
+                     ": this CPU does not compute in bf16 (AVX-512 bw, vl and dq are needed); use "
+                     "--dtype f32"));
+  }
+
   // Weights stay in their slots from here on.
   absl::Status LoadWeights(weights::WeightSource& source, const LoadOptions& options) {
     Parameters parameters(options.checkpoint, options.verify);
     absl::Status status;
     for (size_t i = 0; i < graph_.stored.size() && status.ok(); ++i)
       if (program_.stored_slots[i] >= 0) status = parameters.Add(graph_.stored[i]);
-    if (status.ok()) status = parameters.Load(source, options.threads, options.progress);
-    if (!status.ok())
-      return absl::Status(status.code(),
-                          absl::StrCat("stage ", stage_.rank, ": ", status.message()));
+    const auto kv_bytes = static_cast<uint64_t>(plan::KvBytes(stage_, options.kv_blocks));
+    if (status.ok()) status = parameters.Load(source, options.threads, options.progress, kv_bytes);
+    if (!status.ok()) return Named(status);
     weight_bytes_ = parameters.nbytes();
     weights_ = parameters.arena();
     const c10::InferenceMode inference;
@@ -74,12 +86,11 @@ class TorchStage final : public StageModule {
         const int slot = program_.stored_slots[i];
         if (slot < 0) continue;
         frame_[slot] = parameters.Make(graph_.stored[i]);
-        if (const auto bytes = parameters.OwnBytes(graph_.stored[i]); !bytes.empty())
-          own[slot] = bytes;
+        if (const auto bytes = parameters.OwnBytes(graph_.stored[i])) own[slot] = *bytes;
       }
-      // Each weight's bytes go as soon as oneDNN has its own copy. Tied ones stay as they are:
-      // another reader may want them so.
-      // A sequence's tokens must not depend on who shares its step, whatever that costs.
+      // Each weight's bytes, or the tensor computed, go as soon as oneDNN has its own copy. Tied
+      // ones stay as they are: another reader may want them so. A sequence's tokens must not depend
+      // on who shares its step, whatever that costs.
       const PackOptions pack = graph_.text ? PackOptions{.least_elements = 1, .rows_alone = true}
                                            : PackOptions{options.least_packed_elements};
       if (!options.exact || graph_.text)
@@ -97,9 +108,7 @@ class TorchStage final : public StageModule {
     if (!graph_.text) return absl::OkStatus();
     absl::StatusOr<std::unique_ptr<TextStage>> text =
         TextStage::Open(graph_, stage_, options.kv_blocks);
-    if (!text.ok())
-      return absl::Status(text.status().code(),
-                          absl::StrCat("stage ", stage_.rank, ": ", text.status().message()));
+    if (!text.ok()) return Named(text.status());
     text_ = *std::move(text);
     draws_ = options.draws && stage_.end == static_cast<int>(graph_.nodes.size());
     return absl::OkStatus();
@@ -108,18 +117,15 @@ class TorchStage final : public StageModule {
   absl::Status Run(link::Frame& frame) override {
     AdoptThreads();
     const c10::InferenceMode inference;
-    std::optional<ops::Running> running;
-    if (text_) {
-      const absl::Status begun = text_->Begin(frame);
-      if (!begun.ok())
-        return absl::Status(begun.code(),
-                            absl::StrCat("stage ", stage_.rank, ": ", begun.message()));
-      running.emplace(text_->context());
+    // Tensors are made on the way in and out too, for which memory may lack.
+    absl::Status status;
+    try {
+      status = RunStep(frame);
+    } catch (const c10::Error& error) {
+      status = Named(absl::InternalError(FirstLine(error.what_without_backtrace())));
+    } catch (const std::exception& error) {
+      status = Named(absl::InternalError(FirstLine(error.what())));
     }
-    absl::Status status = Feed(frame);
-    for (size_t i = 0; status.ok() && i < program_.instructions.size(); ++i)
-      status = Execute(program_.instructions[i]);
-    if (status.ok()) status = draws_ ? Draw(frame) : Collect(frame);
     Forget();
     return status;
   }
@@ -128,6 +134,25 @@ class TorchStage final : public StageModule {
   uint64_t kv_bytes() const override { return text_ ? text_->kv_bytes() : 0; }
 
  private:
+  absl::Status Named(const absl::Status& status) const {
+    if (status.ok()) return status;
+    return absl::Status(status.code(), absl::StrCat("stage ", stage_.rank, ": ", status.message()));
+  }
+
+  absl::Status RunStep(link::Frame& frame) {
+    std::optional<ops::Running> running;
+    if (text_) {
+      const absl::Status begun = text_->Begin(frame);
+      if (!begun.ok()) return Named(begun);
+      running.emplace(text_->context());
+    }
+    absl::Status status = Feed(frame);
+    for (size_t i = 0; status.ok() && i < program_.instructions.size(); ++i)
+      status = Execute(program_.instructions[i]);
+    if (!status.ok()) return status;
+    return draws_ ? Draw(frame) : Collect(frame);
+  }
+
   absl::Status Feed(link::Frame& frame) {
     size_t fed = 0;
     for (link::Frame::TensorValue& value : frame.tensors) {
@@ -319,9 +344,7 @@ class TorchStage final : public StageModule {
 
   absl::Status Draw(link::Frame& frame) {
     const IValue& logits = frame_[program_.slots.at(stage_.sends[0])];
-    const absl::Status status = text_->Draw(logits.toTensor(), frame);
-    if (status.ok()) return status;
-    return absl::Status(status.code(), absl::StrCat("stage ", stage_.rank, ": ", status.message()));
+    return Named(text_->Draw(logits.toTensor(), frame));
   }
 
   // A buffer that leaves the stage is copied: the next step may write to it while this one is still
@@ -363,7 +386,8 @@ absl::StatusOr<std::unique_ptr<StageModule>> LoadStage(const graph::Graph& graph
   absl::StatusOr<Program> program = Compile(graph, stage);
   if (!program.ok()) return program.status();
   auto module = std::make_unique<TorchStage>(graph, stage, *std::move(program), options);
-  absl::Status status = module->LoadWeights(source, options);
+  absl::Status status = module->CheckCpu();
+  if (status.ok()) status = module->LoadWeights(source, options);
   if (status.ok()) status = module->OpenCache(options);
   if (!status.ok()) return status;
   return module;

@@ -58,7 +58,7 @@ struct LoadOptions {
 
 // Resolves every operator of graph nodes [stage.begin, stage.end), then reads the stage's weights,
 // each record once. Errors come before any weight is read, where they can: unknown operator (node
-// and target), tensor, memory.
+// and target), tensor, memory, a CPU that lacks bf16.
 absl::StatusOr<std::unique_ptr<StageModule>> LoadStage(const graph::Graph& graph,
                                                        const plan::Stage& stage,
                                                        weights::WeightSource& source,

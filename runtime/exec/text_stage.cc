@@ -51,8 +51,8 @@ absl::Status TextStage::Draw(const at::Tensor& logits, link::Frame& frame) const
           absl::StrCat("a sample of row ", sample.row, ", the step has ", rows.size(0)));
     const absl::Span<const float> row(rows.const_data_ptr<float>() + sample.row * width, width);
     absl::StatusOr<step::Drawn> drawn = sampling::Draw(row, sample);
-    if (!drawn.ok()) return drawn.status();
-    result.drawn.push_back(*std::move(drawn));
+    // Whatever is wrong with one row is its own request's affair.
+    result.drawn.push_back(drawn.ok() ? *std::move(drawn) : step::Drawn{.status = drawn.status()});
   }
   frame.rows = step::Serialize(result);
   frame.tensors.clear();

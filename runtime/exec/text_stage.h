@@ -31,7 +31,8 @@ class TextStage {
   absl::Status Begin(const link::Frame& frame);
   const ops::StepContext* context() const { return &context_; }
 
-  // logits: [1, R, V]. Puts what was drawn into the frame, in place of the step.
+  // logits: [1, R, V]. Puts what was drawn into the frame, in place of the step; a row that cannot
+  // be drawn from fails alone.
   absl::Status Draw(const at::Tensor& logits, link::Frame& frame) const;
 
   uint64_t kv_bytes() const { return cache_->nbytes(); }

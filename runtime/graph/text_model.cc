@@ -48,7 +48,9 @@ absl::StatusOr<TextModel> ReadTextModel(const Json& json, const std::string& whe
     if (reader.ok() && (size < 1 || size >= kMostTokens))
       reader.Fail(absl::StrCat("a size of ", size, " is out of range"));
   for (const Json& id : reader.Array(json, "eos_token_ids"))
-    if (reader.ok()) model.eos_token_ids.push_back(reader.AsInt(id, "eos_token_ids"));
+    if (const int64_t token = reader.AsInt(id, "eos_token_ids");
+        reader.ok() && token >= 0 && token < model.vocab_size)
+      model.eos_token_ids.push_back(token);  // others can never be drawn
   if (const Json* bos = reader.Find(json, "bos_token_id"))
     model.bos_token_id = reader.AsInt(*bos, "bos_token_id");
   if (const Json* weights = reader.Find(json, "weights"))

@@ -8,33 +8,11 @@
 namespace echelon::group {
 namespace {
 
-constexpr int kSignsOfLife = 2;  // one may have been on its way when its sender died
+constexpr size_t kMaxFenced = 16;  // of a rank, the latest
+constexpr int kSignsOfLife = 2;    // one may have been on its way when its sender died
 const absl::Duration kLogEvery = absl::Seconds(10);
 const absl::Duration kFirstOpenPause = absl::Milliseconds(50);
 const absl::Duration kLongestOpenPause = absl::Seconds(2);
-
-std::string Text(const SendPlan& action) {
-  return absl::StrCat("stream ", action.stream, ": send the plan");
-}
-std::string Text(const Refuse& action) {
-  return absl::StrCat("stream ", action.stream, ": refuse: ", action.why.ToString());
-}
-std::string Text(const Drop& action) {
-  return absl::StrCat("stream ", action.stream, ": drop: ", action.why);
-}
-std::string Text(const OpenLinks& action) {
-  return absl::StrCat("stream ", action.stream, ": open epoch ", action.epoch, ", next is ",
-                      action.next_address);
-}
-std::string Text(const Formed& action) {
-  return absl::StrCat("stream ", action.stream, ": epoch ", action.epoch, " is formed");
-}
-std::string Text(const Close& action) {
-  return absl::StrCat("stream ", action.stream, ": close epoch ", action.epoch, ": ",
-                      action.why.ToString());
-}
-std::string Text(const End& action) { return absl::StrCat("end: ", action.why.ToString()); }
-std::string Text(const Log& action) { return absl::StrCat("log: ", action.text); }
 
 bool IsMissing(Phase phase) { return phase == Phase::kMissing; }
 bool IsNotLoaded(Phase phase) { return phase != Phase::kLoaded && phase != Phase::kReady; }
@@ -44,33 +22,11 @@ absl::Status Refusal(int rank, absl::string_view why) {
   return absl::FailedPreconditionError(absl::StrCat("rank ", rank, " is refused: ", why));
 }
 
+absl::Status FencedOff(int rank) {
+  return Refusal(rank, absl::StrCat("a newer incarnation of rank ", rank, " has joined"));
+}
+
 }  // namespace
-
-std::string_view Name(Phase phase) {
-  switch (phase) {
-    case Phase::kMissing:
-      return "missing";
-    case Phase::kJoined:
-      return "joined";
-    case Phase::kLoading:
-      return "loading";
-    case Phase::kLoaded:
-      return "loaded";
-    case Phase::kReady:
-      return "ready";
-  }
-  return "?";
-}
-
-std::string ToString(const Action& action) {
-  return std::visit([](const auto& one) { return Text(one); }, action);
-}
-
-std::string ToString(const std::vector<Action>& actions) {
-  std::string text;
-  for (const Action& action : actions) absl::StrAppend(&text, ToString(action), "\n");
-  return text;
-}
 
 Formation::Formation(const Identity& self, const Timing& timing, uint64_t first_epoch,
                      absl::Time now)
@@ -130,8 +86,21 @@ void Formation::Handle(const Joined& event) {
   }
   const int number = event.identity.rank;
   Rank& rank = ranks_[static_cast<size_t>(number)];
+  const std::string& incarnation = event.identity.incarnation;
+  if (std::find(rank.fenced.begin(), rank.fenced.end(), incarnation) != rank.fenced.end()) {
+    Do(Log{absl::StrCat(FencedOff(number).message(), " (", event.address, ")")});
+    return Do(Refuse{event.stream, FencedOff(number)});
+  }
   if (rank.phase == Phase::kMissing) return Admit(event);
-  if (rank.hello.identity.incarnation == event.identity.incarnation) {
+  const Identity& in = rank.hello.identity;
+  if (in.incarnation != incarnation && !in.pod_name.empty() &&
+      in.pod_name == event.identity.pod_name) {
+    if (absl::Status status = CheckSuccession(in, event.identity); !status.ok())
+      return Do(Refuse{event.stream, status});
+    Fence(number);
+    return Admit(event);
+  }
+  if (in.incarnation == incarnation) {
     // The same process dialled anew: its older stream is dead, whether or not that has been seen
     // here.
     if (rank.claimant.has_value()) RefuseClaimant(number);
@@ -150,8 +119,30 @@ void Formation::Handle(const Joined& event) {
   rank.signs_of_life = 0;
 }
 
+// Of two incarnations of one pod name.
+absl::Status Formation::CheckSuccession(const Identity& in, const Identity& newcomer) const {
+  const bool is_known = in.started_ms != 0 && newcomer.started_ms != 0;
+  if (!is_known || newcomer.started_ms >= in.started_ms) return absl::OkStatus();
+  return absl::UnavailableError(
+      absl::StrCat("rank ", in.rank, " is held by an incarnation of pod ", in.pod_name,
+                   " that began later; it is yours when that one has gone"));
+}
+
+void Formation::Fence(int number) {
+  Rank& rank = ranks_[static_cast<size_t>(number)];
+  if (rank.claimant.has_value()) RefuseClaimant(number);
+  Do(Refuse{rank.hello.stream, FencedOff(number)});
+  Lose(number, "a newer incarnation has joined");
+}
+
 void Formation::Admit(const Joined& hello) {
   Rank& rank = ranks_[static_cast<size_t>(hello.identity.rank)];
+  const std::string& before = rank.hello.identity.incarnation;
+  if (rank.joins > 0 && before != hello.identity.incarnation) {
+    rank.fenced.push_back(before);
+    if (rank.fenced.size() > kMaxFenced) rank.fenced.pop_front();
+  }
+  rank.leaving = false;
   rank.phase = Phase::kJoined;
   rank.hello = hello;
   rank.heard = now_;
@@ -248,9 +239,59 @@ void Formation::Handle(const Lost& event) {
   if (Find(event.stream, &number) != nullptr) Lose(number, event.why);
 }
 
+void Formation::Handle(const Leaving& event) {
+  if (event.stream == kSelf) {
+    stopping_ = true;
+    return;
+  }
+  int number;
+  Rank* rank = Find(event.stream, &number);
+  if (rank == nullptr) return Do(Release{event.stream});  // a claimant, at most
+  rank->leaving = true;
+  if (state_ == State::kFormed) {
+    if (hold_at_ == absl::InfiniteFuture()) hold_at_ = now_ + timing_.settle;
+    Do(Log{absl::StrCat("rank ", number, " at ", rank->hello.address,
+                        " is told to stop: it stays until what runs has ended")});
+  } else if (state_ == State::kOpening) {
+    CloseEpoch(absl::UnavailableError(absl::StrCat("rank ", number, " leaves")),
+               /*retry_later=*/false);
+  } else {
+    ReleaseLeaving();
+  }
+}
+
+void Formation::Handle(const Idle& event) {
+  if (state_ != State::kFormed || event.epoch != epoch_ || stopping_) return;
+  std::vector<size_t> leaving;
+  for (size_t i = 0; i < ranks_.size(); ++i) {
+    if (ranks_[i].leaving) leaving.push_back(i);
+  }
+  CloseEpoch(absl::UnavailableError(absl::StrCat(leaving.size() == 1 ? "rank " : "ranks ",
+                                                 absl::StrJoin(leaving, ", "),
+                                                 leaving.size() == 1 ? " leaves" : " leave")),
+             /*retry_later=*/false);
+}
+
+// Where no epoch is open.
+void Formation::ReleaseLeaving() {
+  for (size_t i = 0; i < ranks_.size(); ++i) {
+    Rank& rank = ranks_[i];
+    if (!rank.leaving || rank.phase == Phase::kMissing) continue;
+    Do(Release{rank.hello.stream});
+    Lose(static_cast<int>(i), "it was told to stop");
+  }
+}
+
+void Formation::HoldForLeaving() {
+  if (state_ != State::kFormed || stopping_ || now_ < hold_at_) return;
+  hold_at_ = absl::InfiniteFuture();
+  Do(Hold{epoch_});
+}
+
 void Formation::Lose(int number, const std::string& why) {
   Rank& rank = ranks_[static_cast<size_t>(number)];
   rank.phase = Phase::kMissing;
+  rank.leaving = false;
   rank.last_error = why;
   Do(Log{absl::StrCat("rank ", number, " at ", rank.hello.address, " is gone: ", why)});
   if (state_ != State::kGathering) {
@@ -261,7 +302,7 @@ void Formation::Lose(int number, const std::string& why) {
 }
 
 void Formation::TryToOpen() {
-  if (state_ != State::kGathering || now_ < open_at_) return;
+  if (state_ != State::kGathering || now_ < open_at_ || stopping_) return;
   if (std::any_of(ranks_.begin(), ranks_.end(),
                   [](const Rank& one) { return IsNotLoaded(one.phase); }))
     return;
@@ -283,9 +324,12 @@ void Formation::CloseEpoch(const absl::Status& why, bool retry_later) {
     Do(Close{rank.hello.stream, epoch_, why});
   }
   log_at_ = now_ + kLogEvery;
-  if (!retry_later) return;
-  open_at_ = now_ + open_pause_;
-  open_pause_ = std::min(open_pause_ * 2, kLongestOpenPause);
+  if (retry_later) {
+    open_at_ = now_ + open_pause_;
+    open_pause_ = std::min(open_pause_ * 2, kLongestOpenPause);
+  }
+  hold_at_ = absl::InfiniteFuture();
+  ReleaseLeaving();
 }
 
 void Formation::Handle(const Tick&) {
@@ -296,6 +340,7 @@ void Formation::Handle(const Tick&) {
                                                  absl::FormatDuration(timing_.open))),
         /*retry_later=*/true);
   }
+  HoldForLeaving();
   TryToOpen();
   if (state_ == State::kGathering) CheckDeadlines();
 }
@@ -324,7 +369,7 @@ absl::Time Formation::NextDeadline() const {
     if (rank.phase != Phase::kMissing && rank.hello.stream != kSelf)
       heard = std::min(heard, rank.heard);
   }
-  return heard + timing_.liveness;
+  return std::min(heard + timing_.liveness, stopping_ ? absl::InfiniteFuture() : hold_at_);
 }
 
 void Formation::CheckDeadlines() {
@@ -372,15 +417,6 @@ GroupStatus Formation::status() const {
                                       .last_error = rank.last_error});
   }
   return status;
-}
-
-std::string Formation::ToString() const {
-  constexpr absl::string_view kStates[] = {"gathering", "opening", "formed", "ended"};
-  std::string text = absl::StrCat("epoch ", epoch_, " ", kStates[static_cast<int>(state_)], ":");
-  for (size_t i = 0; i < ranks_.size(); ++i) {
-    absl::StrAppend(&text, i == 0 ? " " : ", ", i, " ", std::string(Name(ranks_[i].phase)));
-  }
-  return text;
 }
 
 }  // namespace echelon::group

@@ -4,6 +4,7 @@
 #define ECHELON_RUNTIME_GROUP_FORMATION_H_
 
 #include <cstdint>
+#include <deque>
 #include <optional>
 #include <string>
 #include <variant>
@@ -52,15 +53,21 @@ struct Lost {
   StreamId stream = kSelf;
   std::string why;
 };
+struct Leaving {  // told to stop; kSelf: the head itself
+  StreamId stream = kSelf;
+};
+struct Idle {  // what Hold asked for
+  uint64_t epoch = 0;
+};
 struct Tick {};
-using Event =
-    std::variant<Joined, Heard, Progressed, Loaded, LoadFailed, Opened, Failed, Lost, Tick>;
+using Event = std::variant<Joined, Heard, Progressed, Loaded, LoadFailed, Opened, Failed, Lost,
+                           Leaving, Idle, Tick>;
 
 // Actions, to be done in order.
 struct SendPlan {
   StreamId stream = kSelf;
 };
-struct Refuse {  // for good
+struct Refuse {  // for good when kFailedPrecondition
   StreamId stream = kSelf;
   absl::Status why;
 };
@@ -82,13 +89,20 @@ struct Close {
   uint64_t epoch = 0;
   absl::Status why;
 };
+struct Hold {  // the head's own rank: an Idle is wanted
+  uint64_t epoch = 0;
+};
+struct Release {
+  StreamId stream = kSelf;
+};
 struct End {  // of the group: every stream and the head itself
   absl::Status why;
 };
 struct Log {
   std::string text;
 };
-using Action = std::variant<SendPlan, Refuse, Drop, OpenLinks, Formed, Close, End, Log>;
+using Action =
+    std::variant<SendPlan, Refuse, Drop, OpenLinks, Formed, Close, Hold, Release, End, Log>;
 
 std::string ToString(const Action& action);  // "stream 1: open epoch 7, next is 10.0.0.3:9000"
 std::string ToString(const std::vector<Action>& actions);  // one a line
@@ -120,6 +134,8 @@ class Formation {
     std::optional<Joined> claimant;
     absl::Time claimant_heard;
     int signs_of_life = 0;  // of the one that is in, since the claim
+    bool leaving = false;
+    std::deque<std::string> fenced;  // incarnations that another one has followed
   };
   enum class State { kGathering, kOpening, kFormed, kEnded };
 
@@ -131,19 +147,28 @@ class Formation {
   void Handle(const Opened& event);
   void Handle(const Failed& event);
   void Handle(const Lost& event);
+  void Handle(const Leaving& event);
+  void Handle(const Idle& event);
   void Handle(const Tick& event);
 
   absl::Status Check(const Identity& identity) const;
+  absl::Status CheckSuccession(const Identity& in, const Identity& newcomer) const;
   void Admit(const Joined& hello);
+  void Fence(int rank);
   void RefuseClaimant(int rank);
   void Lose(int rank, const std::string& why);
   void TryToOpen();
   void CloseEpoch(const absl::Status& why, bool retry_later);
+  void ReleaseLeaving();
+  void HoldForLeaving();
   void CheckSilence();
   void CheckDeadlines();
   std::string Who(bool (*is_behind)(Phase)) const;  // "rank 2 of 4", "ranks 2, 3 of 4"; "" for none
   Rank* Find(StreamId stream, int* number);         // null when it holds no rank
-  void Do(Action action) { actions_.push_back(std::move(action)); }
+  template <typename A>
+  void Do(A action) {
+    actions_.emplace_back(std::move(action));
+  }
 
   const Identity self_;
   const Timing timing_;
@@ -156,6 +181,8 @@ class Formation {
   absl::Time log_at_;
   absl::Time open_at_;  // not before; failures back off
   absl::Time open_deadline_;
+  absl::Time hold_at_ = absl::InfiniteFuture();  // of an epoch that a rank leaves
+  bool stopping_ = false;                        // the head itself is
   absl::Duration open_pause_;
   std::vector<Action> actions_;
 };

@@ -8,6 +8,27 @@
 //   head -> worker   Open (epoch, token, next address)        once all ranks are loaded
 //   worker -> head   Opened (epoch)                           its two links are up
 //   head -> worker   Close (epoch, why)                       a rank is lost: back to "all loaded"
+//
+// A rank that is told to stop leaves without breaking what runs:
+//
+//   worker -> head   Leaving                    it stays, and computes
+//   head -> worker   Release                    no request that has begun needs the epoch any more:
+//                                               it is closed; others wait for the next one
+//
+// A head that is told to stop answers what it has accepted, opens no epoch any more and releases
+// everyone when it ends. Since Kubernetes tells all pods of a set at once, the head gives itself
+// half a second to hear of its own end before it closes an epoch for a worker's.
+//
+// Who holds a rank when two processes claim it:
+//   - of another revision, model file or WORLD: never.
+//   - the same incarnation again: the newer stream; a process has only one.
+//   - an incarnation that another one has followed on this rank: never again (fenced).
+//   - another incarnation of the same pod name: a StatefulSet's pod that was replaced while the
+//     head still hears of its predecessor, on a node that the cluster has given up. The one that
+//     began later takes over at once and the other is fenced. One that seems older (clocks of two
+//     nodes, or a head that has restarted and remembers nobody) is told to dial again: it gets the
+//     rank when the other has gone.
+//   - otherwise, as when someone starts a rank twice: the one that is in, while it lives.
 #ifndef ECHELON_RUNTIME_GROUP_GROUP_H_
 #define ECHELON_RUNTIME_GROUP_GROUP_H_
 
@@ -27,9 +48,11 @@ namespace echelon::group {
 struct Identity {
   int rank = 0;
   int world = 1;
-  std::string graph_digest;  // of the model file this rank sees
-  std::string revision;      // of the deployment; "" outside Kubernetes
-  std::string incarnation;   // this process: pod UID, or random
+  std::string graph_digest;   // of the model file this rank sees
+  std::string revision;       // of the deployment; "" outside Kubernetes
+  std::string incarnation;    // this process: pod UID, or random
+  std::string pod_name = {};  // "" outside Kubernetes
+  int64_t started_ms = 0;     // since 1970: when the incarnation began; 0: not known
 };
 
 struct Epoch {
@@ -61,15 +84,23 @@ class Member {
   // Weights stay. May be called for an epoch that is closed already; must return within
   // milliseconds.
   virtual void CloseEpoch(uint64_t epoch, const absl::Status& why) = 0;
+  // The head's: a rank leaves. Requests that have not begun wait for the next epoch; idle is called
+  // once, from any thread, when none that has begun is left.
+  virtual void Hold(uint64_t epoch, std::function<void()> idle) {
+    static_cast<void>(epoch);
+    idle();
+  }
 };
 
 struct Timing {
   absl::Duration heartbeat = absl::Milliseconds(100);
   absl::Duration liveness = absl::Milliseconds(700);  // silence that ends an epoch
   // For the first epoch to form, longer while loading makes progress; later ones wait as long as it
-  // takes.
+  // takes. InfiniteDuration: so does the first.
   absl::Duration join = absl::Seconds(600);
   absl::Duration open = absl::Seconds(10);  // for an epoch's links
+  // Between a worker's leave and its effect: the head may be told to stop as well.
+  absl::Duration settle = absl::Milliseconds(500);
 };
 
 enum class Phase { kMissing, kJoined, kLoading, kLoaded, kReady };
@@ -107,16 +138,21 @@ class Node {  // a rank's end of the group
   // the Member runs or will run: a Load that is slow to give up delays it. Idempotent, any thread
   // but the group's own.
   virtual void Stop() = 0;
+  // This rank is told to stop; Stop follows. A worker says so and waits until the head releases it
+  // or is gone, at most for `patience`. The head opens no epoch any more and keeps leaving workers
+  // until Stop; it does not wait. Not from the group's own thread.
+  virtual void Leave(absl::Duration patience) = 0;
   // The data plane saw its link break or a peer misbehave in this epoch: ends the epoch everywhere.
   // Any thread.
   virtual void ReportFailure(uint64_t epoch, const absl::Status& why) = 0;
 };
 
 // Listens on host:port (0: any). plan_json goes to every joiner. The head counts as rank 0 and
-// loads alongside.
+// loads alongside. advertise: as StartWorker's; "" means as each rank dials it.
 absl::StatusOr<std::unique_ptr<Node>> StartHead(const Identity& self, const std::string& host,
                                                 int port, const std::string& plan_json,
-                                                int link_port, Member* member, const Timing& timing,
+                                                int link_port, const std::string& advertise,
+                                                Member* member, const Timing& timing,
                                                 StatusCallback on_status);
 
 // Dials address ("HOST:PORT") until timing.join is over; after it has been in an epoch it redials

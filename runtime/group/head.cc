@@ -42,10 +42,11 @@ uint64_t FirstEpoch() { return static_cast<uint64_t>(absl::ToUnixMicros(absl::No
 class Head final : public Node, v1::Group::CallbackService {
  public:
   Head(const Identity& self, const std::string& plan_json, int link_port, Member* member,
-       const Timing& timing, StatusCallback on_status)
+       const std::string& advertise, const Timing& timing, StatusCallback on_status)
       : self_(self),
         plan_json_(plan_json),
         link_port_(link_port),
+        advertise_(advertise),
         timing_(timing),
         on_status_(std::move(on_status)),
         formation_(self, timing, FirstEpoch(), SteadyNow()),
@@ -72,6 +73,10 @@ class Head final : public Node, v1::Group::CallbackService {
 
   void Stop() override;
 
+  void Leave(absl::Duration) override {
+    loop_.Post([this] { Apply(Leaving{kSelf}); });
+  }
+
   void ReportFailure(uint64_t epoch, const absl::Status& why) override {
     loop_.Post([this, epoch, why] { Apply(Failed{kSelf, epoch, why}); });
   }
@@ -97,6 +102,8 @@ class Head final : public Node, v1::Group::CallbackService {
   void Do(const OpenLinks& action);
   void Do(const Formed& action);
   void Do(const Close& action);
+  void Do(const Hold& action) { member_.Hold(action.epoch); }
+  void Do(const Release& action);
   void Do(const End& action);
   void Do(const Log& action) { spdlog::info("{}", action.text); }
   void SendTo(StreamId id, const v1::FromHead& message);
@@ -107,6 +114,7 @@ class Head final : public Node, v1::Group::CallbackService {
   const Identity self_;
   const std::string plan_json_;
   const int link_port_;
+  const std::string advertise_;
   const Timing timing_;
   const StatusCallback on_status_;
   int port_ = 0;
@@ -155,7 +163,7 @@ absl::Status Head::Start(const std::string& host, int port) {
   }
   loop_.Start();
   loop_.Post([this] {
-    Apply(Joined{kSelf, self_, "this process", absl::StrCat(":", link_port_)});
+    Apply(Joined{kSelf, self_, "this process", absl::StrCat(advertise_, ":", link_port_)});
   });
   return absl::OkStatus();
 }
@@ -165,6 +173,7 @@ void Head::Stop() {
   if (std::exchange(stopped_, true)) return;
   if (server_ != nullptr && port_ != 0) {
     loop_.Post([this] {
+      for (const auto& [id, stream] : streams_) Do(Release{id});
       EndStreams(grpc::Status(grpc::StatusCode::UNAVAILABLE, "the head has left"));
       Finish(absl::OkStatus());
     });
@@ -236,7 +245,8 @@ MemberThread::Callbacks Head::CallbacksOfMember() {
                   if (status.ok()) return Apply(Opened{kSelf, epoch});
                   Apply(Failed{kSelf, epoch, status});
                 });
-              }};
+              },
+          .idle = [this](uint64_t epoch) { loop_.Post([this, epoch] { Apply(Idle{epoch}); }); }};
 }
 
 // An idle group wakes for its heartbeats alone; one that forms, four times as often.
@@ -276,6 +286,8 @@ void Head::OnMessage(StreamId id, const v1::FromRank& message) {
       return Apply(Loaded{id});
     case v1::FromRank::kOpened:
       return Apply(Opened{id, message.opened().epoch()});
+    case v1::FromRank::kLeaving:
+      return Apply(Leaving{id});
     case v1::FromRank::kFailure: {
       const v1::Failure& failure = message.failure();
       const absl::Status why = StatusFrom(failure.code(), failure.message());
@@ -290,7 +302,8 @@ void Head::OnMessage(StreamId id, const v1::FromRank& message) {
 void Head::OnHello(StreamId id, Stream* stream, const v1::Hello& hello) {
   const bool too_long =
       hello.graph_digest().size() > kMaxHelloText || hello.revision().size() > kMaxHelloText ||
-      hello.incarnation().size() > kMaxHelloText || hello.advertise().size() > kMaxHelloText;
+      hello.incarnation().size() > kMaxHelloText || hello.advertise().size() > kMaxHelloText ||
+      hello.pod_name().size() > kMaxHelloText;
   if (stream->said_hello || too_long || hello.link_port() < 0 || hello.link_port() > 65535) {
     return stream->stream->Abort();
   }
@@ -303,7 +316,9 @@ void Head::OnHello(StreamId id, Stream* stream, const v1::Hello& hello) {
                         .world = hello.world(),
                         .graph_digest = OneLine(hello.graph_digest()),
                         .revision = OneLine(hello.revision()),
-                        .incarnation = hello.incarnation()},
+                        .incarnation = OneLine(hello.incarnation()),
+                        .pod_name = OneLine(hello.pod_name()),
+                        .started_ms = hello.started_ms()},
                AddressOfPeer(peer), absl::StrCat(host, ":", hello.link_port())});
 }
 
@@ -385,6 +400,12 @@ void Head::Do(const Close& action) {
   SendTo(action.stream, message);
 }
 
+void Head::Do(const Release& action) {
+  v1::FromHead message;
+  message.mutable_release();
+  SendTo(action.stream, message);
+}
+
 void Head::Do(const End& action) {
   EndStreams(
       grpc::Status(grpc::StatusCode::FAILED_PRECONDITION, std::string(action.why.message())));
@@ -406,14 +427,15 @@ void Head::Finish(const absl::Status& result) {
 
 absl::StatusOr<std::unique_ptr<Node>> StartHead(const Identity& self, const std::string& host,
                                                 int port, const std::string& plan_json,
-                                                int link_port, Member* member, const Timing& timing,
+                                                int link_port, const std::string& advertise,
+                                                Member* member, const Timing& timing,
                                                 StatusCallback on_status) {
   if (self.world < 1 || self.rank != 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("the head is rank 0 of at least 1, not rank ", self.rank, " of ", self.world));
   }
-  auto head =
-      std::make_unique<Head>(self, plan_json, link_port, member, timing, std::move(on_status));
+  auto head = std::make_unique<Head>(self, plan_json, link_port, member, advertise, timing,
+                                     std::move(on_status));
   if (absl::Status status = head->Start(host, port); !status.ok()) return status;
   return head;
 }

@@ -50,6 +50,16 @@ void MemberThread::Formed(uint64_t epoch) {
   });
 }
 
+void MemberThread::Hold(uint64_t epoch) {
+  loop_.Post([this, epoch] {
+    if (epoch <= closed_through_.load()) return;
+    member_->Hold(epoch, [progress = progress_, epoch] {
+      MutexLock lock(&progress->mutex);
+      if (progress->callbacks != nullptr) progress->callbacks->idle(epoch);
+    });
+  });
+}
+
 void MemberThread::Close(uint64_t epoch, const absl::Status& why) {
   uint64_t through = closed_through_.load();
   while (through < epoch && !closed_through_.compare_exchange_weak(through, epoch)) {

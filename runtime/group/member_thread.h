@@ -21,6 +21,7 @@ class MemberThread {
     std::function<void(uint64_t tag, int64_t loaded_bytes, int64_t total_bytes)> progress;
     std::function<void(uint64_t tag, const absl::Status&)> loaded;
     std::function<void(uint64_t epoch, const absl::Status&)> opened;
+    std::function<void(uint64_t epoch)> idle = {};  // from any thread; the head's
   };
   MemberThread(Member* member, absl::Duration open_timeout, Callbacks callbacks);
   ~MemberThread();
@@ -28,6 +29,7 @@ class MemberThread {
   void Load(uint64_t tag, const std::string& plan_json);
   void Open(const Epoch& epoch);
   void Formed(uint64_t epoch);
+  void Hold(uint64_t epoch);
   // Also ends an Open that runs or waits its turn.
   void Close(uint64_t epoch, const absl::Status& why);
   void Stop();  // closes what is open; when it returns no call runs

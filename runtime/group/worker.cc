@@ -19,7 +19,8 @@ namespace {
 
 const absl::Duration kFirstRedialPause = absl::Milliseconds(20);
 const absl::Duration kLongestRedialPause = absl::Milliseconds(200);
-const absl::Duration kAnswerTimeout = absl::Seconds(3);  // from the dial to the head's first word
+// Short, since a head that has moved may have left an address that never answers.
+const absl::Duration kAnswerTimeout = absl::Seconds(2);  // from the dial to the head's first word
 const absl::Duration kGoodbyeTimeout = absl::Milliseconds(300);
 const absl::Duration kLogEvery = absl::Seconds(10);
 const absl::Duration kProgressEvery = absl::Milliseconds(50);
@@ -46,6 +47,7 @@ class Worker final : public Node {
   }
 
   void Stop() override;
+  void Leave(absl::Duration patience) override;
 
   void ReportFailure(uint64_t epoch, const absl::Status& why) override {
     loop_.Post([this, epoch, why] { SendFailure(epoch, why); });
@@ -64,6 +66,8 @@ class Worker final : public Node {
   void OnEnded(uint64_t dial, const grpc::Status& status);
   // The stream is of no use any more: the epoch ends here and the head is dialled anew.
   void Detach(const std::string& why);
+  void BeginLeaving();
+  void Left();
   void CheckDeadline(absl::Time now);
   void CloseEpoch(const absl::Status& why);
   void SendFailure(uint64_t epoch, const absl::Status& why);
@@ -88,12 +92,12 @@ class Worker final : public Node {
   absl::Duration pause_ = kFirstRedialPause;
   std::string last_error_ = "not dialled yet";
   uint64_t epoch_ = 0;  // the one that is open or opening; 0: none
-  bool ever_formed_ = false, progress_due_ = false, done_ = false;
+  bool ever_formed_ = false, progress_due_ = false, leaving_ = false, done_ = false;
   GroupStatus current_;
 
   mutable Mutex mutex_;
   GroupStatus status_ ABSL_GUARDED_BY(mutex_);
-  bool ended_ ABSL_GUARDED_BY(mutex_) = false;
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false, left_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status result_ ABSL_GUARDED_BY(mutex_);
   int live_streams_ ABSL_GUARDED_BY(mutex_) = 0;  // that may still call back
   Mutex stop_mutex_;
@@ -122,6 +126,8 @@ Worker::Worker(const Identity& self, const std::string& address, int link_port,
   hello->set_incarnation(self.incarnation);
   hello->set_link_port(link_port);
   hello->set_advertise(advertise);
+  hello->set_pod_name(self.pod_name);
+  hello->set_started_ms(self.started_ms);
   current_.ranks.push_back(RankStatus{.rank = self.rank, .incarnation = self.incarnation});
   status_ = current_;
   connected_until_ = SteadyNow();
@@ -153,6 +159,28 @@ void Worker::Stop() {
   stream_.reset();
 }
 
+void Worker::Leave(absl::Duration patience) {
+  loop_.Post([this] { BeginLeaving(); });
+  MutexLock lock(&mutex_);
+  mutex_.AwaitUntil([this] { return left_ || ended_; }, SteadyNow() + patience);
+}
+
+void Worker::BeginLeaving() {
+  if (done_ || std::exchange(leaving_, true)) return;
+  if (stream_ == nullptr || !answered_) return Left();
+  v1::FromRank message;
+  message.mutable_leaving();
+  stream_->Send(message);
+}
+
+// Nothing keeps a rank that is leaving: it was released, or has no head. Without a head there is no
+// epoch, and what ran in the last one has failed.
+void Worker::Left() {
+  if (!leaving_) return;
+  MutexLock lock(&mutex_);
+  left_ = true;
+}
+
 MemberThread::Callbacks Worker::CallbacksOfMember() {
   return {.progress =
               [this](uint64_t dial, int64_t loaded_bytes, int64_t total_bytes) {
@@ -173,8 +201,9 @@ MemberThread::Callbacks Worker::CallbacksOfMember() {
               }};
 }
 
+// The first tick may come before the first dial's turn: one of the two is enough.
 void Worker::Dial() {
-  if (done_) return;
+  if (done_ || stream_ != nullptr) return;
   const uint64_t dial = ++dial_;
   answered_ = false;
   dialled_at_ = SteadyNow();
@@ -210,6 +239,7 @@ void Worker::OnTick() {
   last_tick_ = now;
   if (done_) return;
   if (stream_ == nullptr) {
+    if (leaving_) return;
     CheckDeadline(now);
     if (!done_ && now >= next_dial_) Dial();
     return;
@@ -266,6 +296,8 @@ void Worker::OnMessage(uint64_t dial, const v1::FromHead& message) {
       return SetPhase(Phase::kReady);
     case v1::FromHead::kClose:
       return OnClose(message.close());
+    case v1::FromHead::kRelease:
+      return Left();
     default:
       return;
   }
@@ -310,7 +342,7 @@ void Worker::OnOpened(uint64_t epoch, const absl::Status& status) {
 void Worker::OnEnded(uint64_t dial, const grpc::Status& status) {
   if (dial != dial_ || stream_ == nullptr || done_) return;
   const std::string why = OneLine(status.error_message());
-  if (status.error_code() == grpc::StatusCode::FAILED_PRECONDITION) {
+  if (status.error_code() == grpc::StatusCode::FAILED_PRECONDITION && !leaving_) {
     stream_.reset();
     return End(absl::FailedPreconditionError(why));
   }
@@ -326,6 +358,7 @@ void Worker::Detach(const std::string& why) {
   CloseEpoch(absl::UnavailableError(absl::StrCat("lost the head at ", address_, ": ", why)));
   current_.ranks[0].last_error = why;
   SetPhase(Phase::kMissing);
+  Left();
   next_dial_ = SteadyNow() + pause_;
   pause_ = std::min(pause_ * 2, kLongestRedialPause);
 }

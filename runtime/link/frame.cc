@@ -2,7 +2,7 @@
 //
 //   header, 64 bytes
 //      0 u32 magic "ECHF"       4 u8 version (1)        5 u8 kind          6 u16 zero
-//      8 u64 epoch             16 u64 step             24 u32 chunk       28 u32 flags (zero)
+//      8 u64 epoch             16 u64 step             24 u32 chunk       28 u32 place
 //     32 u32 tensor_count      36 u32 scalar_count     40 u32 descriptor_bytes
 //     44 u32 zero              48 u64 tensor_bytes     56 u32 zero
 //     60 u32 CRC-32 (zlib's) of bytes 0 to 59
@@ -14,7 +14,8 @@
 //     each scalar:  u32 value, u8 type (1 i64, 2 f64, 3 bool), 3 zero bytes, 8 bytes of value
 //     rows:         what is left
 //
-//   the tensors' bytes, tensor_bytes in all
+//   the tensors' bytes, tensor_bytes in all, where place is 0. Else they lie in slot place - 1 of
+//   the memory that both ends share, each at the next multiple of 64.
 //
 // An error frame's rows are a u32 absl::StatusCode and the message.
 #include "runtime/link/frame.h"
@@ -231,21 +232,20 @@ absl::StatusOr<FrameHeader> ParseHeader(absl::Span<const std::byte> bytes,
   if (Load<uint32_t>(at + kChecksumAt) != Checksum(at)) return Malformed("wrong header checksum");
   const auto kind = Load<uint8_t>(at + 5);
   if (kind < static_cast<uint8_t>(FrameKind::kHello) ||
-      kind > static_cast<uint8_t>(FrameKind::kError)) {
+      kind > static_cast<uint8_t>(FrameKind::kOffer)) {
     return Malformed(absl::StrCat("no kind has number ", kind));
   }
   const FrameHeader header{.kind = static_cast<FrameKind>(kind),
                            .epoch = Load<uint64_t>(at + 8),
                            .step = Load<uint64_t>(at + 16),
                            .chunk = Load<uint32_t>(at + 24),
-                           .flags = Load<uint32_t>(at + 28),
+                           .place = Load<uint32_t>(at + 28),
                            .tensor_count = Load<uint32_t>(at + 32),
                            .scalar_count = Load<uint32_t>(at + 36),
                            .descriptor_bytes = Load<uint32_t>(at + 40),
                            .tensor_bytes = Load<uint64_t>(at + 48)};
-  if (Load<uint16_t>(at + 6) != 0 || header.flags != 0 || Load<uint32_t>(at + 44) != 0 ||
-      Load<uint32_t>(at + 56) != 0) {
-    return Malformed("reserved bytes or flags are not zero");
+  if (Load<uint16_t>(at + 6) != 0 || Load<uint32_t>(at + 44) != 0 || Load<uint32_t>(at + 56) != 0) {
+    return Malformed("reserved bytes are not zero");
   }
   const uint64_t values = uint64_t{header.tensor_count} + header.scalar_count;
   if (values > limits.max_values) {
@@ -274,7 +274,7 @@ absl::StatusOr<Frame> ParseDescriptors(const FrameHeader& header, absl::Span<con
               .epoch = header.epoch,
               .step = header.step,
               .chunk = header.chunk,
-              .flags = header.flags};
+              .place = header.place};
   Cursor cursor(bytes);
   // ParseHeader bounded the counts by the bytes that are there.
   frame.tensors.resize(header.tensor_count);
@@ -297,7 +297,7 @@ absl::StatusOr<Frame> ParseDescriptors(const FrameHeader& header, absl::Span<con
   return frame;
 }
 
-void AppendPrologue(const Frame& frame, std::string* out) {
+void AppendPrologue(const Frame& frame, uint32_t place, std::string* out) {
   const size_t start = out->size();
   out->append(kHeaderBytes, '\0');
   uint64_t tensor_bytes = 0;
@@ -314,7 +314,7 @@ void AppendPrologue(const Frame& frame, std::string* out) {
   Store(header + 8, frame.epoch);
   Store(header + 16, frame.step);
   Store(header + 24, frame.chunk);
-  Store(header + 28, frame.flags);
+  Store(header + 28, place);
   Store(header + 32, static_cast<uint32_t>(frame.tensors.size()));
   Store(header + 36, static_cast<uint32_t>(frame.scalars.size()));
   Store(header + 40, static_cast<uint32_t>(out->size() - start - kHeaderBytes));
@@ -324,7 +324,7 @@ void AppendPrologue(const Frame& frame, std::string* out) {
 
 std::string Prologue(const Frame& frame) {
   std::string out;
-  AppendPrologue(frame, &out);
+  AppendPrologue(frame, frame.place, &out);
   return out;
 }
 

@@ -24,6 +24,8 @@ enum class FrameKind : uint8_t {
   kStep = 2,   // values for the next stage (from the last stage to the head: the graph's outputs)
   kError = 3,  // the step failed on some stage: relayed to the head in the step's place; status in
                // `rows`
+  kOffer = 4,  // the sender can share memory: where to reach it in `rows` (shared_memory.h). The
+               // link's own, no Receive gives it
 };
 
 // Row metadata of text steps (sequence, position, block table...) is opaque to the link: bytes in
@@ -33,7 +35,8 @@ struct Frame {
   uint64_t epoch = 0;
   uint64_t step = 0;   // steps are numbered by the head and run in order everywhere
   uint32_t chunk = 0;  // micro-batch within its request
-  uint32_t flags = 0;  // reserved, 0
+  uint32_t place =
+      0;  // the link's own: 0, or 1 + the slot of shared memory with the tensors' bytes
   struct TensorValue {
     uint32_t value = 0;  // graph::ValueId
     Tensor tensor;
@@ -60,15 +63,15 @@ inline constexpr size_t kHeaderBytes = 64;
 struct FrameHeader {
   FrameKind kind;
   uint64_t epoch, step;
-  uint32_t chunk, flags;
+  uint32_t chunk, place;
   uint32_t tensor_count, scalar_count;
   uint32_t descriptor_bytes;  // follow the header, rows included
-  uint64_t
-      tensor_bytes;  // follow the descriptors: each tensor's bytes, one after the other, no padding
+  uint64_t tensor_bytes;  // where place is 0, they follow the descriptors: each tensor's bytes, one
+                          // after the other, no padding
 };
 
 // Takes the first kHeaderBytes of `bytes`. Errors (kInvalidArgument) name the field: checksum,
-// magic, version, kind, flags, counts, lengths.
+// magic, version, kind, counts, lengths.
 absl::StatusOr<FrameHeader> ParseHeader(absl::Span<const std::byte> bytes,
                                         const FrameLimits& limits);
 
@@ -82,7 +85,7 @@ absl::StatusOr<Frame> ParseDescriptors(const FrameHeader& header, absl::Span<con
 // most 255 dimensions a tensor and less than 4 GiB of descriptors. AppendPrologue keeps a caller's
 // buffer in use.
 std::string Prologue(const Frame& frame);
-void AppendPrologue(const Frame& frame, std::string* out);
+void AppendPrologue(const Frame& frame, uint32_t place, std::string* out);
 
 // An error frame's status, and back. Texts are one line of at most 4 KiB; what is no status comes
 // back as kInternal.

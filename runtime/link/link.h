@@ -1,5 +1,6 @@
 // The seam between neighbours: a way to send frames to the next stage and to receive them from the
-// one before. TCP stands behind it today (tcp_link.h); shared memory and NCCL fit behind it too.
+// one before. TCP stands behind it, with shared memory where both are on one machine (tcp_link.h);
+// NCCL fits behind it too.
 #ifndef ECHELON_RUNTIME_LINK_LINK_H_
 #define ECHELON_RUNTIME_LINK_LINK_H_
 
@@ -18,7 +19,7 @@ class Link {
  public:
   virtual ~Link() = default;
 
-  // Returns when the frame's bytes are with the operating system; its tensors may be freed then.
+  // Returns when the frame's bytes are out of the tensors, which may be freed then.
   virtual absl::Status Send(const Frame& frame) = 0;
 
   // Waits for a frame for as long as the epoch lives (liveness is the group's: it closes the link).

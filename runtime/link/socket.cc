@@ -121,6 +121,23 @@ int LocalPort(int fd) {
                                              : reinterpret_cast<sockaddr_in*>(&address)->sin_port);
 }
 
+bool IsOnThisMachine(int fd) {
+  sockaddr_storage mine{}, theirs{};
+  socklen_t mine_size = sizeof(mine), theirs_size = sizeof(theirs);
+  if (getsockname(fd, reinterpret_cast<sockaddr*>(&mine), &mine_size) != 0 ||
+      getpeername(fd, reinterpret_cast<sockaddr*>(&theirs), &theirs_size) != 0 ||
+      mine.ss_family != theirs.ss_family) {
+    return false;
+  }
+  if (mine.ss_family == AF_INET) {
+    return reinterpret_cast<sockaddr_in&>(mine).sin_addr.s_addr ==
+           reinterpret_cast<sockaddr_in&>(theirs).sin_addr.s_addr;
+  }
+  return mine.ss_family == AF_INET6 &&
+         std::memcmp(&reinterpret_cast<sockaddr_in6&>(mine).sin6_addr,
+                     &reinterpret_cast<sockaddr_in6&>(theirs).sin6_addr, sizeof(in6_addr)) == 0;
+}
+
 std::string PeerText(int fd) {
   sockaddr_storage address{};
   socklen_t size = sizeof(address);

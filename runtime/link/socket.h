@@ -37,6 +37,7 @@ absl::StatusOr<HostPort> ParseHostPort(const std::string& address);
 
 absl::StatusOr<Fd> ListenOn(const std::string& host, int port);
 int LocalPort(int fd);
+bool IsOnThisMachine(int fd);  // the peer has the address that we have
 std::string PeerText(int fd);  // "127.0.0.1:4711", "" when there is no peer any more
 
 // One attempt, at every address the name has. kUnavailable: refused or unreachable, worth another

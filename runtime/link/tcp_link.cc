@@ -24,6 +24,21 @@ constexpr size_t kReadAheadBytes = kMaxTensorAhead + kMaxPrologueAhead;
 constexpr size_t kDirectBytes = 32 << 10;
 constexpr int64_t kLeastBytesPerSecond = 10'000'000;
 constexpr absl::Duration kLongestWait = absl::Seconds(1);
+// Below, one receive call takes frame and tensors together.
+constexpr uint64_t kLeastShared = 64 << 10;
+// Of a slot of shared memory; what is longer goes over TCP. Pages come when they are used.
+constexpr uint64_t kMostShared = 64 << 20;
+constexpr uint64_t kSharedAlign = 64;
+
+uint64_t SharedBytes(const Tensor& tensor) {
+  return (tensor.nbytes + kSharedAlign - 1) / kSharedAlign * kSharedAlign;
+}
+
+uint64_t SharedBytes(const Frame& frame) {
+  uint64_t bytes = 0;
+  for (const Frame::TensorValue& value : frame.tensors) bytes += SharedBytes(value.tensor);
+  return bytes;
+}
 
 bool TryAgain(int error) { return error == EAGAIN || error == EWOULDBLOCK || error == EINTR; }
 
@@ -34,6 +49,7 @@ TcpStream::TcpStream(Fd fd, std::string peer, const FrameLimits& limits, const L
       peer_(std::move(peer)),
       limits_(limits),
       options_(options),
+      may_offer_(options.share_memory && IsOnThisMachine(fd_.get())),
       read_ahead_(std::make_unique_for_overwrite<std::byte[]>(kReadAheadBytes)) {
   SetNoDelay(fd_.get());
   // The socket wakes a receiver now and then, so that it can look at its deadline without a second
@@ -55,19 +71,63 @@ absl::Status TcpStream::Lost(absl::string_view what) const {
 
 absl::Status TcpStream::Send(const Frame& frame) {
   if (!send_fault_.ok()) return send_fault_;
+  const absl::StatusOr<uint32_t> place = Share(frame);
+  if (!place.ok()) return send_fault_ = place.status();
   prologue_.clear();
-  AppendPrologue(frame, &prologue_);
+  AppendPrologue(frame, *place, &prologue_);
   pieces_.clear();
   pieces_.push_back({prologue_.data(), prologue_.size()});
   for (const Frame::TensorValue& value : frame.tensors) {
-    if (value.tensor.nbytes > 0) pieces_.push_back({value.tensor.data, value.tensor.nbytes});
+    if (*place > 0) {
+      bytes_sent_.fetch_add(value.tensor.nbytes, std::memory_order_relaxed);
+    } else if (value.tensor.nbytes > 0) {
+      pieces_.push_back({value.tensor.data, value.tensor.nbytes});
+    }
   }
-  absl::Status status = SendAll();
+  absl::Status status = SendPieces();
   if (!status.ok()) send_fault_ = status;
   return status;
 }
 
-absl::Status TcpStream::SendAll() {
+absl::StatusOr<uint32_t> TcpStream::Share(const Frame& frame) {
+  const uint64_t bytes = may_offer_ ? SharedBytes(frame) : 0;
+  if (bytes < kLeastShared) return 0;
+  if (shared_out_ == nullptr) {
+    if (!offer_) {
+      const absl::Status offered = OfferMemory();
+      return offered.ok() ? absl::StatusOr<uint32_t>(0) : offered;
+    }
+    shared_out_ = offer_->Poll();
+    if (shared_out_ == nullptr) return 0;
+    offer_.reset();
+  }
+  const std::optional<uint32_t> slot = shared_out_->Take(bytes);
+  if (!slot) return 0;
+  std::byte* to = shared_out_->At(*slot);
+  for (const Frame::TensorValue& value : frame.tensors) {
+    std::memcpy(to, value.tensor.data, value.tensor.nbytes);
+    to += SharedBytes(value.tensor);
+  }
+  return *slot + 1;
+}
+
+absl::Status TcpStream::OfferMemory() {
+  offer_ = SharedMemoryOffer::Make();
+  if (!offer_) {
+    may_offer_ = false;
+    return absl::OkStatus();
+  }
+  prologue_ = Prologue(Frame{.kind = FrameKind::kOffer, .rows = offer_->name()});
+  pieces_ = {{prologue_.data(), prologue_.size()}};
+  return SendPieces();
+}
+
+void TcpStream::AnswerMemory(const Frame& offer) {
+  if (shared_in_ != nullptr || !IsOnThisMachine(fd_.get())) return;
+  shared_in_ = AnswerOffer(offer.rows, std::min(limits_.max_frame_bytes, kMostShared));
+}
+
+absl::Status TcpStream::SendPieces() {
   for (size_t first = 0; first < pieces_.size();) {
     msghdr message{};
     message.msg_iov = &pieces_[first];
@@ -92,6 +152,10 @@ absl::Status TcpStream::SendAll() {
 absl::StatusOr<Frame> TcpStream::Receive() {
   if (!receive_fault_.ok()) return receive_fault_;
   absl::StatusOr<Frame> frame = ReceiveFrame();
+  while (frame.ok() && frame->kind == FrameKind::kOffer) {
+    AnswerMemory(*frame);
+    frame = ReceiveFrame();
+  }
   if (!frame.ok()) {
     receive_fault_ = frame.status();  // where the next frame would begin is not known any more
   }
@@ -125,7 +189,10 @@ absl::StatusOr<Frame> TcpStream::ReceiveFrame() {
   if (!frame.ok()) {
     return absl::InvalidArgumentError(absl::StrCat(peer_, " sent a ", frame.status().message()));
   }
-  if (absl::Status status = ReceiveTensors(&*frame); !status.ok()) return status;
+  if (absl::Status status = frame->place > 0 ? UseShared(&*frame) : ReceiveTensors(&*frame);
+      !status.ok()) {
+    return status;
+  }
   Expect(kHeaderBytes + header->descriptor_bytes, *frame);
   return frame;
 }
@@ -143,6 +210,25 @@ absl::Status TcpStream::ReceiveTensors(Frame* frame) {
     tensor.data = static_cast<std::byte*>(tensor.owner.get());
     if (absl::Status status = ReadInto(tensor.data + have, tensor.nbytes - have); !status.ok())
       return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TcpStream::UseShared(Frame* frame) {
+  SpillAhead();
+  const uint32_t slot = std::exchange(frame->place, 0) - 1;
+  if (shared_in_ == nullptr || !shared_in_->Has(slot, SharedBytes(*frame))) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(peer_, " sent a malformed frame: slot ", slot, " is no shared memory for it"));
+  }
+  const std::shared_ptr<void> owner(shared_in_->At(slot),
+                                    [memory = shared_in_, slot](void*) { memory->GiveBack(slot); });
+  auto* at = static_cast<std::byte*>(owner.get());
+  for (Frame::TensorValue& value : frame->tensors) {
+    value.tensor.owner = owner;
+    value.tensor.data = at;
+    at += SharedBytes(value.tensor);
+    bytes_received_.fetch_add(value.tensor.nbytes, std::memory_order_relaxed);
   }
   return absl::OkStatus();
 }

@@ -26,6 +26,8 @@ struct LinkOptions {
   // a core. 0: never.
   absl::Duration spin = absl::ZeroDuration();
   absl::Duration hello_timeout = absl::Seconds(2);  // for a connection to say hello to a listener
+  // Between processes of one machine, tensors of 64 KiB and more go through memory that both see.
+  bool share_memory = true;
   // Dial gives up with kCancelled soon after it turns true; may be null.
   const std::atomic<bool>* cancelled = nullptr;
 };

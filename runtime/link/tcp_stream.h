@@ -7,11 +7,13 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "runtime/link/buffer_pool.h"
 #include "runtime/link/link.h"
+#include "runtime/link/shared_memory.h"
 #include "runtime/link/socket.h"
 #include "runtime/link/tcp_link.h"
 
@@ -32,9 +34,14 @@ class TcpStream final : public Link {
   }
 
  private:
-  absl::Status SendAll();
+  absl::Status SendPieces();
+  // Copies the tensors to where the receiver sees them; 0: their bytes are to follow the frame.
+  absl::StatusOr<uint32_t> Share(const Frame& frame);
+  absl::Status OfferMemory();
+  void AnswerMemory(const Frame& offer);
   absl::StatusOr<Frame> ReceiveFrame();
   absl::Status ReceiveTensors(Frame* frame);
+  absl::Status UseShared(Frame* frame);
   // Until read_ahead_ holds `bytes`; precondition: they fit.
   absl::Status Need(size_t bytes);
   absl::Status ReadInto(std::byte* to, size_t bytes);
@@ -59,8 +66,12 @@ class TcpStream final : public Link {
   std::string prologue_;
   std::vector<iovec> pieces_;
   absl::Status send_fault_;  // a frame was cut off: nothing may follow it
+  bool may_offer_;
+  std::optional<SharedMemoryOffer> offer_;
+  std::shared_ptr<SharedMemory> shared_out_;
 
   // The receiver's.
+  std::shared_ptr<SharedMemory> shared_in_;
   const std::shared_ptr<BufferPool> pool_ = BufferPool::Create();
   const std::unique_ptr<std::byte[]> read_ahead_;
   size_t begin_ = 0, end_ = 0;  // of what is in read_ahead_

@@ -1,24 +1,16 @@
 #include "runtime/ops/invariant.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/linear.h>
 
 #include <algorithm>
 #include <array>
-#include <optional>
-#include <vector>
-
-#include "runtime/ops/expert_rows.h"
 
 namespace echelon::ops {
 namespace {
 
-constexpr int64_t kVectors = 128;       // elements: whole vectors, whatever the dtype and processor
-constexpr int64_t kPiece = 1 << 14;     // elements: below what ATen shares out to threads
-constexpr int64_t kVector = 16;         // elements of a row are summed so many at a time
-constexpr int64_t kColumnsAPiece = 64;  // of a matrix: what a thread takes at a time
+constexpr int64_t kVectors = 128;    // elements: whole vectors, whatever the dtype and processor
+constexpr int64_t kPiece = 1 << 14;  // elements: below what ATen shares out to threads
 
 }  // namespace
 
@@ -48,40 +40,6 @@ at::Tensor RunElementwise(const at::Tensor& x, const UnaryOperator& op) {
     out.slice(0, begin, end).copy_(done.slice(0, 0, end - begin));
   }
   return out.view(x.sizes());
-}
-
-at::Tensor LinearRows(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  if (x.scalar_type() != at::kFloat) {
-    return at::linear(x, weight, bias.defined() ? std::optional(bias) : std::nullopt).contiguous();
-  }
-  TORCH_CHECK(weight.dim() == 2 && weight.scalar_type() == at::kFloat &&
-                  x.size(-1) == weight.size(1) && (weight.stride(0) == 1 || weight.stride(1) == 1),
-              "linear: x is ", x.sizes(), " and the weight ", weight.sizes(), " of ",
-              weight.scalar_type(), " with strides ", weight.strides());
-  const int64_t inputs = weight.size(1), outputs = weight.size(0);
-  const int64_t lacking = (kVector - inputs % kVector) % kVector;
-  at::Tensor rows = x.reshape({-1, inputs}).contiguous();
-  if (lacking != 0) rows = at::constant_pad_nd(rows, {0, lacking});
-  const at::Tensor out = at::empty({rows.size(0), outputs}, x.options());
-  const int64_t pieces = (outputs + kColumnsAPiece - 1) / kColumnsAPiece;
-  at::parallel_for(0, pieces, 1, [&](int64_t first, int64_t last) {
-    Multiply({.x = rows.const_data_ptr<float>(),
-              .rows = rows.size(0),
-              .x_stride = rows.size(1),
-              .w = weight.const_data_ptr(),
-              .dtype = DType::kF32,
-              .inputs = inputs,
-              .outputs = outputs,
-              .input_stride = weight.stride(1),
-              .output_stride = weight.stride(0),
-              .begin = first * kColumnsAPiece,
-              .end = std::min(last * kColumnsAPiece, outputs),
-              .y = out.mutable_data_ptr<float>()});
-  });
-  if (bias.defined()) out.add_(bias);
-  std::vector<int64_t> shape = x.sizes().vec();
-  shape.back() = outputs;
-  return out.view(shape);
 }
 
 }  // namespace echelon::ops

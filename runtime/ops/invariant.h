@@ -21,12 +21,6 @@ bool HasVariantTail(std::string_view name);
 // The result is contiguous.
 at::Tensor RunElementwise(const at::Tensor& x, const UnaryOperator& op);
 
-// x W^T + b, the same bits for a row in any company: x [..., K] of any strides, weight [N, K] with
-// dense rows or dense columns, bias [N] or undefined, all f32 or all bf16 -> [..., N], contiguous.
-// In f32 libraries sum in another order where a thread gets few rows (seen: fewer than 4), so this
-// sums by itself; bf16 is at::linear's.
-at::Tensor LinearRows(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
-
 }  // namespace echelon::ops
 
 #endif  // ECHELON_RUNTIME_OPS_INVARIANT_H_

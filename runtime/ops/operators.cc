@@ -34,12 +34,10 @@ at::Tensor Floats(const std::optional<at::Tensor>& tensor, int64_t heads, const 
   return tensor->to(at::kFloat).contiguous();
 }
 
-// The step's metadata has passed step::Check, but the graph may give another number of tokens, and
-// the cache may be another: nothing is written before this holds.
-void CheckStep(const step::Step& step, const kv::Options& cache, int64_t tokens) {
-  int64_t count = 0;
+// The step's metadata has passed step::Check, but the cache may be another: nothing is written
+// before this holds.
+void CheckBlocks(const step::Step& step, const kv::Options& cache) {
   for (const step::Sequence& sequence : step.sequences) {
-    count += sequence.count;
     const int64_t end = int64_t{sequence.start} + sequence.count;
     const auto held = static_cast<int64_t>(sequence.blocks.size()) * cache.block_tokens;
     TORCH_CHECK(sequence.start >= 0 && sequence.count > 0 && held >= end, "attention: sequence ",
@@ -48,6 +46,12 @@ void CheckStep(const step::Step& step, const kv::Options& cache, int64_t tokens)
       TORCH_CHECK(block >= 0 && block < cache.blocks, "attention: block ", block, " of sequence ",
                   sequence.id, " is none of the cache's ", cache.blocks);
   }
+}
+
+// The graph may give another number of tokens than the step has.
+void CheckTokens(const step::Step& step, int64_t tokens) {
+  int64_t count = 0;
+  for (const step::Sequence& sequence : step.sequences) count += sequence.count;
   TORCH_CHECK(count == tokens, "attention: the graph gives ", tokens, " tokens, the step has ",
               count);
 }
@@ -101,7 +105,7 @@ at::Tensor RunAttention(const at::Tensor& q_given, const at::Tensor& k_given,
   TORCH_CHECK(layer != nullptr, "attention: layer ", layer_number, " has no place in the KV cache");
   CheckShapes(q_given, k_given, v_given, layer->shape);
   TORCH_CHECK(window >= 0, "attention: window ", window);
-  CheckStep(step, cache.options(), q_given.size(2));
+  CheckTokens(step, q_given.size(2));
   const at::Tensor q = DenseRows(q_given), k = DenseRows(k_given), v = DenseRows(v_given);
   const at::Tensor sinks = Floats(sinks_given, q.size(1), "sinks"),
                    slopes = Floats(slopes_given, q.size(1), "alibi_slopes");
@@ -242,7 +246,11 @@ void RegisterOperators() {
   (void)libraries;
 }
 
-Running::Running(const StepContext* context) : outer_(current) { current = context; }
+Running::Running(const StepContext* context) : outer_(current) {
+  if (context->step != nullptr && context->cache != nullptr)
+    CheckBlocks(*context->step, context->cache->options());
+  current = context;
+}
 Running::~Running() { current = outer_; }
 
 }  // namespace echelon::ops

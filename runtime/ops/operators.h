@@ -42,7 +42,8 @@ struct StepContext {
 };
 
 // While it lives, operators called from this thread are part of this step. `context` must outlive
-// it. Without one echelon::attention throws c10::Error, as it does for what does not fit.
+// it, unchanged; c10::Error where the step does not fit the cache. Without one echelon::attention
+// throws c10::Error, as it does for what does not fit.
 class Running {
  public:
   explicit Running(const StepContext* context);

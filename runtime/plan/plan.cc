@@ -50,14 +50,17 @@ absl::StatusOr<Machines> ReadMachines(const Options& options) {
   return machines;
 }
 
-absl::Status CheckMemory(const Load& load, const std::vector<int>& bounds,
-                         const Machines& machines) {
+// kv_bytes: of each stage's KV cache, already taken off what the machines have.
+absl::Status CheckMemory(const Load& load, const std::vector<int>& bounds, const Machines& machines,
+                         int64_t kv_bytes) {
   for (size_t s = 0; s + 1 < bounds.size(); ++s) {
     const int64_t needed = load.WeightBytes(bounds[s], bounds[s + 1]);
     if (needed <= machines.memory_bytes[s]) continue;
+    const std::string kv =
+        kv_bytes == 0 ? "" : absl::StrCat(" and ", BytesText(kv_bytes), " (--kv-memory)");
     return absl::ResourceExhaustedError(absl::StrCat(
-        "stage ", s, " needs ", BytesText(needed), " (weights) but --stage-memory gives it ",
-        BytesText(std::max<int64_t>(0, machines.memory_bytes[s]))));
+        "stage ", s, " needs ", BytesText(needed), " (weights)", kv,
+        " but --stage-memory gives it ", BytesText(machines.memory_bytes[s] + kv_bytes)));
   }
   return absl::OkStatus();
 }
@@ -65,13 +68,14 @@ absl::Status CheckMemory(const Load& load, const std::vector<int>& bounds,
 // When no split fits, the error tells of the split that would have been taken with memory enough.
 absl::StatusOr<std::vector<int>> BalanceWithin(const Load& load, const std::vector<int>& cuts,
                                                const std::vector<int64_t>& costs,
-                                               const Machines& machines) {
+                                               const Machines& machines, int64_t kv_bytes) {
   std::vector<int> bounds = Balance(load, cuts, costs, machines);
   if (!bounds.empty()) return bounds;
   Machines unlimited = machines;
   std::fill(unlimited.memory_bytes.begin(), unlimited.memory_bytes.end(),
             std::numeric_limits<int64_t>::max());
-  ECHELON_RETURN_IF_ERROR(CheckMemory(load, Balance(load, cuts, costs, unlimited), machines));
+  ECHELON_RETURN_IF_ERROR(
+      CheckMemory(load, Balance(load, cuts, costs, unlimited), machines, kv_bytes));
   return absl::InternalError("no split fits --stage-memory");
 }
 
@@ -80,7 +84,7 @@ absl::StatusOr<std::vector<int>> Bounds(const Graph& graph, const Load& load,
                                         const std::vector<int64_t>& costs, const Options& options,
                                         const Machines& machines) {
   if (options.policy == "balanced" || options.policy == "measured") {
-    return BalanceWithin(load, cuts, costs, machines);
+    return BalanceWithin(load, cuts, costs, machines, options.kv_memory_bytes);
   }
   if (options.policy == "equal-size") return EqualSize(load, cuts, options.stages);
   if (options.policy == "threshold") {
@@ -148,6 +152,11 @@ absl::StatusOr<int64_t> KvBlocks(const std::vector<Stage>& stages, int64_t memor
 
 }  // namespace
 
+int64_t KvBytes(const Stage& stage, int64_t kv_blocks) {
+  return SaturatingMultiply(SaturatingMultiply(stage.kv_bytes_per_token, kKvBlockTokens),
+                            kv_blocks);
+}
+
 absl::StatusOr<Plan> MakePlan(const Graph& graph, const graph::SchemaLookup& schemas,
                               const Options& options) {
   ECHELON_RETURN_IF_ERROR(CheckOptions(graph, options));
@@ -167,7 +176,7 @@ absl::StatusOr<Plan> MakePlan(const Graph& graph, const graph::SchemaLookup& sch
       options.policy == "measured" ? options.node_times_ns : NodeCosts(graph, schemas);
   ECHELON_ASSIGN_OR_RETURN(const std::vector<int> bounds,
                            Bounds(graph, load, cuts, costs, options, machines));
-  ECHELON_RETURN_IF_ERROR(CheckMemory(load, bounds, machines));
+  ECHELON_RETURN_IF_ERROR(CheckMemory(load, bounds, machines, options.kv_memory_bytes));
 
   Plan plan{.policy = options.policy, .graph_digest = graph.digest};
   std::vector<int64_t> times;

@@ -38,6 +38,9 @@ struct Plan {
 
 inline constexpr int kKvBlockTokens = 16;
 
+// Of a stage's KV cache, once every block is in use.
+int64_t KvBytes(const Stage& stage, int64_t kv_blocks);
+
 struct Options {
   int stages = 1;
   std::string policy = "balanced";  // balanced | equal-size | threshold | points | measured

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -67,30 +68,33 @@ class LogProbs {
   double greatest_ = 0, log_sum_ = 0;
 };
 
+// What becomes of a logit: never stays never, and what was a number stays one.
+float Bounded(float logit, float adjusted) {
+  constexpr float kMost = std::numeric_limits<float>::max();
+  return logit == -INFINITY ? logit : std::clamp(adjusted, -kMost, kMost);
+}
+
 absl::Status Adjust(const step::Sample& sample, std::vector<float>* logits) {
   const auto outside = [&](int32_t token) {
     return absl::InvalidArgumentError(
         absl::StrCat("token ", token, " is none of the vocabulary's ", logits->size()));
-  };
-  const auto overflow = [](int32_t token) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("bias and penalties take the logit of token ", token, " beyond any number"));
   };
   const auto is_outside = [&](int32_t token) {
     return token < 0 || static_cast<size_t>(token) >= logits->size();
   };
   for (const auto& [token, bias] : sample.bias) {
     if (is_outside(token)) return outside(token);
-    (*logits)[token] += bias;
-    if (!((*logits)[token] < INFINITY)) return overflow(token);
+    float& logit = (*logits)[token];
+    logit = bias == -INFINITY ? bias : Bounded(logit, logit + bias);
   }
   for (const auto& [token, times] : sample.seen) {
     if (is_outside(token)) return outside(token);
     float& logit = (*logits)[token];
-    logit = logit > 0 ? logit / sample.repetition_penalty : logit * sample.repetition_penalty;
+    logit = Bounded(
+        logit, logit > 0 ? logit / sample.repetition_penalty : logit * sample.repetition_penalty);
     if (times > 0)
-      logit -= sample.presence_penalty + sample.frequency_penalty * static_cast<float>(times);
-    if (!(logit < INFINITY)) return overflow(token);
+      logit = Bounded(logit, logit - (sample.presence_penalty +
+                                      sample.frequency_penalty * static_cast<float>(times)));
   }
   return absl::OkStatus();
 }

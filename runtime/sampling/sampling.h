@@ -7,6 +7,7 @@
 //      negative (HF transformers' RepetitionPenaltyLogitsProcessor);
 //   3. presence and frequency penalties, over generated tokens only (OpenAI's API):
 //      logit - presence - frequency * times;
+//      (1 to 3 leave a logit within f32's finite numbers, unless it is banned;)
 //   4. temperature 0: the greatest logit, the lowest id among equals. Else logits / temperature,
 //      and what is kept is cut down, each time from what the cut before left (HF's order):
 //   5. top_k: the k greatest, of equal ones those of lowest id;
@@ -28,9 +29,8 @@
 namespace echelon::sampling {
 
 // logits: one f32 a token of the vocabulary; -infinity means never. `sample` has passed
-// step::Check. kInvalidArgument names a token that is outside the vocabulary or
-// whose bias and penalties overflow; kInternal: a logit
-// is NaN or +infinity (names its token), or none is left that can be drawn.
+// step::Check. kInvalidArgument names a token that is outside the vocabulary; kInternal: a
+// logit is NaN or +infinity (names its token), or none is left that can be drawn.
 absl::StatusOr<step::Drawn> Draw(absl::Span<const float> logits, const step::Sample& sample);
 
 }  // namespace echelon::sampling

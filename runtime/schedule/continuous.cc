@@ -100,13 +100,23 @@ void Continuous::Handle(const Cancel& event, std::vector<Action>* actions) {
 }
 
 void Continuous::Handle(const EpochEnded& event, std::vector<Action>* actions) {
-  for (const auto& [id, state] : requests_) actions->push_back(Fail{id, event.why});
-  requests_.clear();
-  waiting_.clear();
+  std::erase_if(requests_, [&](const auto& entry) {
+    const bool stays = held_ && !entry.second.began;
+    if (!stays) actions->push_back(Fail{entry.first, event.why});
+    return !stays;
+  });
+  std::erase_if(waiting_, [&](RequestId id) { return !requests_.contains(id); });
   running_.clear();
   ready_.clear();
   flights_.clear();
   pool_ = BlockPool(options_.blocks);
+}
+
+void Continuous::Handle(const Hold&, std::vector<Action>*) { held_ = true; }
+
+void Continuous::Handle(const Resume&, std::vector<Action>* actions) {
+  held_ = false;
+  Pump(actions);
 }
 
 void Continuous::Pump(std::vector<Action>* actions) {
@@ -135,6 +145,7 @@ void Continuous::Admit() {
   while (!waiting_.empty() && running() < options_.max_running) {
     const RequestId id = *waiting_.begin();
     State& state = requests_.at(id);
+    if (held_ && !state.began) return;  // preempted ones are older than it
     if (state.drawing) return;  // preempted; the token on its way belongs to what it starts from
     const int32_t wanted = BlocksFor(state.known);
     // Running sequences grow: without blocks to spare, the next one that does would throw this
@@ -229,6 +240,11 @@ void Continuous::Drop(RequestId id) {
   waiting_.erase(id);
   running_.erase(id);
   std::erase(ready_, id);
+}
+
+int Continuous::begun() const {
+  return static_cast<int>(std::count_if(requests_.begin(), requests_.end(),
+                                        [](const auto& entry) { return entry.second.began; }));
 }
 
 int32_t Continuous::BlocksFor(int64_t tokens) const {

@@ -44,7 +44,7 @@ class Continuous {
   };
   struct StepDone {
     StepId step = 0;
-    std::vector<RequestId> finished;  // of those that drew a token: it was their last
+    std::vector<RequestId> finished;  // of those that drew: no more tokens follow
   };
   struct StepFailed {  // fails all requests of the step
     StepId step = 0;
@@ -55,9 +55,11 @@ class Continuous {
     absl::Status why = absl::CancelledError("the client has gone");
   };
   struct EpochEnded {
-    absl::Status why;  // what every request fails with
+    absl::Status why;  // what every request fails with; while held only those that have begun
   };
-  using Event = std::variant<Request, StepDone, StepFailed, Cancel, EpochEnded>;
+  struct Hold {};  // what has begun goes on, what has not waits, across epochs
+  struct Resume {};
+  using Event = std::variant<Request, StepDone, StepFailed, Cancel, EpochEnded, Hold, Resume>;
 
   // Actions, to be done in order. A request that does not finish gets exactly one Fail or Reject.
   struct Part {  // tokens [start, start + count) of a sequence
@@ -101,6 +103,7 @@ class Continuous {
   int in_flight() const { return static_cast<int>(flights_.size()); }
   int running() const { return static_cast<int>(running_.size()); }
   int waiting() const { return static_cast<int>(waiting_.size()); }  // preempted ones included
+  int begun() const;  // requests: running, or preempted
   int32_t used_blocks() const { return pool_.used(); }
   int64_t preemptions() const { return preemptions_; }  // since the start
   const Options& options() const { return options_; }   // as they are in force
@@ -129,6 +132,8 @@ class Continuous {
   void Handle(const StepFailed& event, std::vector<Action>* actions);
   void Handle(const Cancel& event, std::vector<Action>* actions);
   void Handle(const EpochEnded& event, std::vector<Action>* actions);
+  void Handle(const Hold& event, std::vector<Action>* actions);
+  void Handle(const Resume& event, std::vector<Action>* actions);
 
   void Pump(std::vector<Action>* actions);
   void Admit();
@@ -148,6 +153,7 @@ class Continuous {
   BlockPool pool_;
   StepId next_step_;
   int64_t preemptions_ = 0;
+  bool held_ = false;
   std::map<RequestId, State> requests_;  // neither finished, failed nor rejected
   std::set<RequestId> waiting_;          // by arrival; preempted ones are older than the new
   std::set<RequestId> running_;          // hold blocks

@@ -37,6 +37,8 @@ std::string Text(const Continuous::Cancel& event) {
 std::string Text(const Continuous::EpochEnded& event) {
   return absl::StrCat("epoch ended: ", event.why.ToString());
 }
+std::string Text(const Continuous::Hold&) { return "hold"; }
+std::string Text(const Continuous::Resume&) { return "resume"; }
 std::string Text(const Continuous::Part& part) {
   return absl::StrCat("request ", part.request, " tokens ",
                       Span(part.start, part.start + part.count - 1), " in ", Runs(part.blocks),

@@ -31,6 +31,8 @@ std::string Text(const Cancel& event) { return absl::StrCat("cancel request ", e
 std::string Text(const EpochEnded& event) {
   return absl::StrCat("epoch ended: ", event.why.ToString());
 }
+std::string Text(const Hold&) { return "hold"; }
+std::string Text(const Resume&) { return "resume"; }
 std::string Text(const Launch& action) {
   return absl::StrCat("launch step ", action.step, ": request ", action.request, " chunk ",
                       action.chunk, "/", action.chunks, " rows ", action.first_row, "..",
@@ -110,11 +112,21 @@ void FillDrain::Handle(const Cancel& event, std::vector<Action>* actions) {
 }
 
 void FillDrain::Handle(const EpochEnded& event, std::vector<Action>* actions) {
-  for (const auto& [id, state] : requests_) actions->push_back(Fail{id, event.why});
-  requests_.clear();
-  feeding_.clear();
-  waiting_.clear();
+  std::erase_if(requests_, [&](const auto& entry) {
+    const bool stays = held_ && entry.second.launched == 0;
+    if (!stays) actions->push_back(Fail{entry.first, event.why});
+    return !stays;
+  });
+  if (!held_) waiting_.clear();
+  feeding_ = waiting_;
   in_flight_.clear();
+}
+
+void FillDrain::Handle(const Hold&, std::vector<Action>*) { held_ = true; }
+
+void FillDrain::Handle(const Resume&, std::vector<Action>* actions) {
+  held_ = false;
+  Pump(actions);
 }
 
 void FillDrain::Drop(RequestId id, const absl::Status& why, std::vector<Action>* actions) {
@@ -127,7 +139,10 @@ void FillDrain::Drop(RequestId id, const absl::Status& why, std::vector<Action>*
 void FillDrain::Pump(std::vector<Action>* actions) {
   while (!feeding_.empty() && in_flight() < options_.window) {
     State& state = requests_.at(feeding_.front());
-    if (state.launched == 0) waiting_.pop_front();
+    if (state.launched == 0) {
+      if (held_) return;
+      waiting_.pop_front();
+    }
     const int chunk = state.launched++;
     const Rows rows = ChunkRows(state.request.rows, state.chunks, chunk);
     const StepId step = next_step_++;
@@ -148,7 +163,7 @@ std::string FillDrain::ToString() const {
     absl::StrAppend(&text, " step ", step, " (request ", flight.request, " chunk ", flight.chunk,
                     requests_.contains(flight.request) ? ")" : ", dropped)");
   }
-  absl::StrAppend(&text, "; waiting: ", absl::StrJoin(waiting_, " "));
+  absl::StrAppend(&text, held_ ? "; held: " : "; waiting: ", absl::StrJoin(waiting_, " "));
   return text;
 }
 

@@ -37,9 +37,11 @@ struct Cancel {
   absl::Status why = absl::CancelledError("the client has gone");
 };
 struct EpochEnded {
-  absl::Status why;  // what every request in the pipeline or waiting fails with
+  absl::Status why;  // what every request fails with; while held only those that have begun
 };
-using Event = std::variant<Request, StepDone, StepFailed, Cancel, EpochEnded>;
+struct Hold {};  // what has begun goes on, what has not waits, across epochs
+struct Resume {};
+using Event = std::variant<Request, StepDone, StepFailed, Cancel, EpochEnded, Hold, Resume>;
 
 // Actions, to be done in order. Each request gets exactly one Finish, Fail or Reject.
 struct Launch {
@@ -80,6 +82,7 @@ class FillDrain {
 
   int in_flight() const { return static_cast<int>(in_flight_.size()); }
   int waiting() const { return static_cast<int>(waiting_.size()); }
+  int begun() const { return static_cast<int>(requests_.size()) - waiting(); }
   std::string ToString() const;  // "in flight 2/4: step 0 (request 1 chunk 0) ...; waiting: 3"
 
  private:
@@ -98,6 +101,8 @@ class FillDrain {
   void Handle(const StepFailed& event, std::vector<Action>* actions);
   void Handle(const Cancel& event, std::vector<Action>* actions);
   void Handle(const EpochEnded& event, std::vector<Action>* actions);
+  void Handle(const Hold& event, std::vector<Action>* actions);
+  void Handle(const Resume& event, std::vector<Action>* actions);
   void Drop(RequestId id, const absl::Status& why, std::vector<Action>* actions);
   void Pump(std::vector<Action>* actions);
 
@@ -106,6 +111,7 @@ class FillDrain {
   std::map<RequestId, State> requests_;  // admitted and not yet answered
   std::deque<RequestId> feeding_;        // with chunks left to launch, in order of arrival
   std::deque<RequestId> waiting_;        // the tail of feeding_ that has launched none
+  bool held_ = false;
   std::map<StepId, Flight>
       in_flight_;  // also steps whose request is answered: they hold a place until they return
 };

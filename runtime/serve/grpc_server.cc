@@ -1,5 +1,6 @@
 #include "runtime/serve/grpc_server.h"
 
+#include <grpc/grpc.h>
 #include <grpc/support/log.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
@@ -22,13 +23,13 @@ namespace {
 
 void LogAtDebug(gpr_log_func_args* args) { spdlog::debug("gRPC: {}", args->message); }
 
-std::string Target(const std::string& host, int port) {
+}  // namespace
+
+std::string GrpcTarget(const std::string& host, int port) {
   return absl::StrContains(host, ':') && !absl::StartsWith(host, "[")
              ? absl::StrCat("[", host, "]:", port)
              : absl::StrCat(host, ":", port);
 }
-
-}  // namespace
 
 void RouteGrpcLog() {
   static std::once_flag once;
@@ -36,6 +37,8 @@ void RouteGrpcLog() {
   if (std::getenv("GRPC_VERBOSITY") != nullptr) return;
   std::call_once(once, [] { gpr_set_log_function(LogAtDebug); });
 }
+
+void KeepGrpc() { ::grpc_init(); }
 
 GrpcServer::GrpcServer() = default;
 
@@ -58,8 +61,8 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(GrpcServerOptions 
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10000);
   builder.SetMaxReceiveMessageSize(options.max_message_bytes);
   builder.SetMaxSendMessageSize(-1);
-  builder.AddListeningPort(Target(options.host, options.port), grpc::InsecureServerCredentials(),
-                           &self->port_);
+  builder.AddListeningPort(GrpcTarget(options.host, options.port),
+                           grpc::InsecureServerCredentials(), &self->port_);
   if (options.backend != nullptr) {
     self->inference_ =
         MakeInferenceService(options.backend, options.max_request_time, std::move(options.log));
@@ -75,7 +78,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(GrpcServerOptions 
     const int error = WhyNotListen(options.host, options.port);
     return absl::UnavailableError(
         error != 0 ? ListenError(error, options.host, options.port, options.port_flag)
-                   : absl::StrCat("cannot listen on ", Target(options.host, options.port), " (",
+                   : absl::StrCat("cannot listen on ", GrpcTarget(options.host, options.port), " (",
                                   options.port_flag, ")"));
   }
   self->SetServing(false);
@@ -96,12 +99,15 @@ void GrpcServer::Drain() {
   if (health != nullptr) health->Shutdown();
 }
 
+void GrpcServer::CancelCalls() {
+  if (stopping_) grpc_server_cancel_all_calls(server_->c_server());
+}
+
 void GrpcServer::Stop(absl::Time deadline) {
-  if (server_ == nullptr) return;
+  if (server_ == nullptr || stopping_.exchange(true)) return;
   Drain();
   server_->Shutdown(absl::ToChronoTime(deadline));
   server_->Wait();
-  server_.reset();
 }
 
 }  // namespace echelon::serve

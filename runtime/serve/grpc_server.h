@@ -5,6 +5,7 @@
 
 #include <grpcpp/impl/codegen/service_type.h>
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <vector>
@@ -50,6 +51,10 @@ class GrpcServer {
   // Says NOT_SERVING from now on; calls go on.
   void Drain();
 
+  // Cancels the calls in flight, watches of health among them: a Stop that waits for them in
+  // another thread then returns. Nothing before Stop.
+  void CancelCalls();
+
   // No new calls; those in flight may end until `deadline`, then they are cancelled. Returns when
   // every call has ended, so the backend must answer cancelled requests. Idempotent.
   void Stop(absl::Time deadline);
@@ -60,13 +65,20 @@ class GrpcServer {
   std::unique_ptr<grpc::Service> inference_;
   std::unique_ptr<grpc::CallbackGenericService> absent_;  // in its place where there is none
   std::unique_ptr<grpc::Server> server_;
+  std::atomic<bool> stopping_ = false;
   std::string model_;
   int port_ = 0;
 };
 
+std::string GrpcTarget(const std::string& host, int port);  // "HOST:PORT", "[::1]:PORT"
+
 // gRPC's own log lines go to spdlog at debug level: what matters reaches users as one status line.
 // Start() calls it; a process that only dials calls it first in main.
 void RouteGrpcLog();
+
+// In main, before the first server: gRPC is in use until the process ends. When its last user goes
+// gRPC joins its own threads, one of which may be in a poll of 10 s.
+void KeepGrpc();
 
 }  // namespace echelon::serve
 

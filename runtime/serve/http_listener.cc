@@ -68,6 +68,8 @@ class AsioListener : public HttpListener {
 
   int port() const override { return port_; }
 
+  void Drain() override { shared_->draining = true; }
+
   void Stop(absl::Time deadline) override {
     if (threads_.empty()) return;
     shared_->stopping = true;

@@ -74,6 +74,9 @@ class HttpListener {
 
   virtual int port() const = 0;
 
+  // From now on every answer is its connection's last, so that clients find another server.
+  virtual void Drain() = 0;
+
   // Accepts no more and closes idle connections; requests in flight are answered until `deadline`,
   // then cut (their `cancelled` is set). Idempotent; not from a handler.
   virtual void Stop(absl::Time deadline) = 0;

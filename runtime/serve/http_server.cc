@@ -281,6 +281,10 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(HttpServerOptions 
   return self;
 }
 
+void HttpServer::Drain() {
+  if (listener_) listener_->Drain();
+}
+
 void HttpServer::Stop(absl::Time deadline) {
   if (listener_) listener_->Stop(deadline);
 }

@@ -43,6 +43,8 @@ class HttpServer {
   ~HttpServer();  // Stop(now)
 
   int port() const;
+  // From now on every answer is its connection's last, so that clients find another server.
+  void Drain();
   // Idle connections close, requests in flight are answered until `deadline`. Idempotent.
   void Stop(absl::Time deadline);
 

@@ -221,7 +221,7 @@ void HttpSession::Reply(HttpReply reply, bool keep_alive) {
   state_ = State::kWriting;
   ReleaseBody();
   if (const auto finish = std::exchange(reply.finish, nullptr)) finish(&reply);
-  keep_alive = keep_alive && !finishing_ && !shared_->stopping;
+  keep_alive = keep_alive && !finishing_ && !shared_->stopping && !shared_->draining;
   response_.emplace();
   response_->version(version_);
   response_->result(static_cast<unsigned>(reply.code));

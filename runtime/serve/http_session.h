@@ -25,6 +25,7 @@ struct HttpShared {
   std::weak_ptr<boost::asio::io_context> context;
   std::atomic<size_t> body_bytes{0};  // claimed by requests being read or handled
   std::atomic<bool> stopping{false};
+  std::atomic<bool> draining{false};  // every answer says Connection: close
 };
 
 // Everything runs on the connection's strand. The listener holds a session until `on_end`, which is

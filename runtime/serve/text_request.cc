@@ -21,6 +21,7 @@ constexpr int kMaxBiases = 4096;
 constexpr int kMaxLogprobs = 20;
 constexpr float kMaxBias = 100;
 constexpr float kMaxPenalty = 2;
+constexpr float kMaxRepetitionPenalty = 100;
 // No tokenizer has a longer token, so a longer text cannot fit: it need not be split to know that.
 constexpr int64_t kMaxBytesOfToken = 256;
 
@@ -36,12 +37,23 @@ absl::Status CheckToken(absl::string_view field, int64_t token, const TextModelI
 
 // ---- The prompt
 
+absl::Status CheckBytes(absl::string_view field, size_t bytes, const TextModelInfo& model) {
+  if (static_cast<int64_t>(bytes) <= kMaxBytesOfToken * model.max_model_len)
+    return absl::OkStatus();
+  return Bad(field, ": ", bytes, " bytes of text are more than the ", model.max_model_len,
+             " tokens that the model takes");
+}
+
+absl::Status CheckLength(int64_t prompt, const TextModelInfo& model) {
+  if (prompt < model.max_model_len) return absl::OkStatus();
+  return Bad("the prompt has ", prompt, " tokens; the model takes ", model.max_model_len,
+             " of prompt and answer together");
+}
+
 absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view field, const std::string& text,
                                             bool add_special_tokens, const TextModelInfo& model,
                                             const Tokenizer& tokenizer) {
-  if (static_cast<int64_t>(text.size()) > kMaxBytesOfToken * model.max_model_len)
-    return Bad(field, ": ", text.size(), " bytes of text are more than the ", model.max_model_len,
-               " tokens that the model takes");
+  ECHELON_RETURN_IF_ERROR(CheckBytes(field, text.size(), model));
   ECHELON_ASSIGN_OR_RETURN(
       const std::vector<int64_t> ids,
       tokenizer.Encode(text, EncodeOptions{.add_special_tokens = add_special_tokens}));
@@ -107,17 +119,15 @@ absl::Status ReadEnd(const v1::GenerateRequest& request, const TextModelInfo& mo
   const auto prompt = static_cast<int64_t>(into->prompt.size());
   if (request.max_tokens() < 0)
     return Bad("max_tokens ", request.max_tokens(), " is not 0 or more");
-  if (prompt >= model.max_model_len)
-    return Bad("the prompt has ", prompt, " tokens; the model takes ", model.max_model_len,
-               " of prompt and answer together");
-  if (prompt + request.max_tokens() > model.max_model_len)
+  ECHELON_RETURN_IF_ERROR(CheckLength(prompt, model));
+  const int64_t room = model.max_model_len - prompt;
+  if (request.max_tokens() > room && !request.clip_max_tokens())
     return Bad("max_tokens ", request.max_tokens(), " after a prompt of ", prompt,
-               " is more than the model's ", model.max_model_len, "; give at most ",
-               model.max_model_len - prompt);
+               " is more than the model's ", model.max_model_len, "; give at most ", room);
+  into->max_tokens = static_cast<int32_t>(std::min<int64_t>(request.max_tokens(), room));
   if (request.min_tokens() < 0)
     return Bad("min_tokens ", request.min_tokens(), " is not 0 or more");
-  const int64_t most =
-      request.max_tokens() > 0 ? request.max_tokens() : model.max_model_len - prompt;
+  const int64_t most = into->max_tokens > 0 ? into->max_tokens : room;
   if (request.min_tokens() > most)
     return Bad("min_tokens ", request.min_tokens(), " is more than the ", most,
                " that the answer may have");
@@ -133,7 +143,6 @@ absl::Status ReadEnd(const v1::GenerateRequest& request, const TextModelInfo& mo
                kMaxStopTokens, " are taken");
   for (const int32_t id : request.stop_token_ids())
     ECHELON_RETURN_IF_ERROR(CheckToken("stop_token_ids:", id, model));
-  into->max_tokens = request.max_tokens();
   into->min_tokens = request.min_tokens();
   into->ignore_eos = request.ignore_eos();
   into->stop_token_ids.assign(request.stop_token_ids().begin(), request.stop_token_ids().end());
@@ -185,8 +194,10 @@ absl::StatusOr<step::Sample> ReadSample(const v1::GenerateRequest& request,
     return Bad("top_p ", sample.top_p, " is not above 0 and at most 1");
   if (!(sample.min_p >= 0 && sample.min_p <= 1))
     return Bad("min_p ", sample.min_p, " is not between 0 and 1");
-  if (!std::isfinite(sample.repetition_penalty) || sample.repetition_penalty <= 0)
-    return Bad("repetition_penalty ", sample.repetition_penalty, " is not above 0");
+  if (!(sample.repetition_penalty >= 1 / kMaxRepetitionPenalty &&
+        sample.repetition_penalty <= kMaxRepetitionPenalty))
+    return Bad("repetition_penalty ", sample.repetition_penalty, " is not between ",
+               1 / kMaxRepetitionPenalty, " and ", kMaxRepetitionPenalty);
   ECHELON_RETURN_IF_ERROR(CheckPenalty("presence_penalty", sample.presence_penalty));
   ECHELON_RETURN_IF_ERROR(CheckPenalty("frequency_penalty", sample.frequency_penalty));
   ECHELON_RETURN_IF_ERROR(ReadBias(request, model, &sample));
@@ -213,11 +224,30 @@ absl::StatusOr<TextFiles> LoadTextFiles(const std::filesystem::path& directory) 
   return files;
 }
 
+absl::Status CheckPromptSize(const v1::GenerateRequest& request, const TextModelInfo& model) {
+  switch (request.prompt_case()) {
+    case v1::GenerateRequest::kText:
+      return CheckBytes("text", request.text().size(), model);
+    case v1::GenerateRequest::kMessages: {
+      size_t bytes = 0;
+      for (const v1::ChatMessage& message : request.messages().messages())
+        bytes += message.role().size() + message.content().size();
+      return CheckBytes("messages", bytes, model);
+    }
+    case v1::GenerateRequest::kTokenIds:
+      return CheckLength(request.token_ids().ids_size(), model);
+    case v1::GenerateRequest::PROMPT_NOT_SET:
+      break;
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<TokenRequest> ReadTextRequest(const v1::GenerateRequest& request,
                                              const TextModelInfo& model, const TextFiles& files) {
   if (!request.model().empty() && request.model() != model.name)
     return absl::NotFoundError(absl::StrCat(
         "model '", request.model(), "' is not here; this server serves '", model.name, "'"));
+  ECHELON_RETURN_IF_ERROR(CheckPromptSize(request, model));
   TokenRequest result;
   // What costs nothing to refuse is refused before a long text is split into tokens.
   ECHELON_ASSIGN_OR_RETURN(result.sampling, ReadSample(request, model));

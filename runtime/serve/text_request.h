@@ -21,6 +21,9 @@ struct TextFiles {
 // tokenizer.json and what stands beside it; a directory may have no chat template.
 absl::StatusOr<TextFiles> LoadTextFiles(const std::filesystem::path& directory);
 
+// Whether the prompt may fit the model, by its size alone; kInvalidArgument names the field.
+absl::Status CheckPromptSize(const v1::GenerateRequest& request, const TextModelInfo& model);
+
 // Everything but deadline and cancelled. sampling.seed is random where the request has none.
 // kNotFound: another model is asked for; kInvalidArgument: names the field, its value and what it
 // should be.

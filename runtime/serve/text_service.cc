@@ -1,12 +1,16 @@
 #include "runtime/serve/text_service.h"
 
+#include <grpcpp/alarm.h>
 #include <grpcpp/grpcpp.h>
 
 #include <algorithm>
 #include <atomic>
+#include <deque>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
@@ -23,31 +27,52 @@ grpc::Status ToGrpc(const absl::Status& status) {
   return grpc::Status(static_cast<grpc::StatusCode>(status.code()), OneLine(status.message()));
 }
 
-// One Generate call. Tokens come on the backend's thread, gRPC's reactions on its own: what is to
-// be written gathers in waiting_ while a write is under way. Both sides own the call: gRPC until
-// OnDone, the backend until its last token.
+// One Generate call. It is read on a reader's thread, tokens come on the backend's, gRPC's
+// reactions on its own: what is to be written gathers in waiting_ while a write is under way. Each
+// side owns the call: gRPC until OnDone, the reader until it is read, the backend until its last
+// token.
 class GenerateCall : public grpc::ServerWriteReactor<v1::GenerateResponse>,
                      public std::enable_shared_from_this<GenerateCall> {
  public:
-  GenerateCall(const TextServiceOptions& options, absl::Time deadline)
-      : log_(options.log),
+  GenerateCall(const TextServiceOptions& options, grpc::CallbackServerContext* context)
+      : context_(context),
+        log_(options.log),
+        read_grace_(options.read_grace),
         max_waiting_bytes_(options.max_waiting_bytes),
-        rpc_deadline_(deadline),
-        deadline_(std::min(deadline, start_ + options.max_request_time)) {}
+        rpc_deadline_(absl::FromChrono(context->deadline())),
+        deadline_(std::min(rpc_deadline_, start_ + options.max_request_time)) {}
 
-  void Run(TextBackend* backend, const TextFiles& files, const v1::GenerateRequest& message) {
+  // gRPC's share.
+  grpc::ServerWriteReactor<v1::GenerateResponse>* Begin() {
     self_ = shared_from_this();
+    return this;
+  }
+
+  // Begin, then one of Refuse and Read: until then the call is held, so that `message` stays.
+  void Refuse(const absl::Status& why) {
+    {
+      const MutexLock lock(&mutex_);
+      is_held_ = false;
+    }
+    End(why);
+  }
+
+  void Read(TextBackend* backend, const TextFiles& files, const v1::GenerateRequest& message) {
+    if (*cancelled_) return Refuse(absl::CancelledError("the client has gone"));
     absl::StatusOr<TokenRequest> request = ReadTextRequest(message, backend->model(), files);
-    if (!request.ok()) return End(request.status());
+    if (!request.ok()) return Refuse(request.status());
     request->deadline = deadline_;
     request->cancelled = cancelled_;
     {
       const MutexLock lock(&mutex_);
       session_.emplace(files.tokenizer, message, *request);
+      is_held_ = false;
     }
-    backend->Generate(*std::move(request), [call = self_](absl::StatusOr<TokenEvent> event) {
-      return call->OnToken(std::move(event));
-    });
+    Proceed();  // it may have ended meanwhile
+    backend->Generate(*std::move(request),
+                      [call = shared_from_this()](absl::StatusOr<TokenEvent> event) {
+                        return call->OnToken(std::move(event));
+                      });
   }
 
   void OnWriteDone(bool ok) override {
@@ -67,7 +92,10 @@ class GenerateCall : public grpc::ServerWriteReactor<v1::GenerateResponse>,
             : absl::CancelledError("the client has cancelled"));
   }
 
-  void OnDone() override { self_.reset(); }
+  void OnDone() override {
+    unread_.Cancel();
+    self_.reset();
+  }
 
  private:
   bool OnToken(absl::StatusOr<TokenEvent> event) {
@@ -128,10 +156,14 @@ class GenerateCall : public grpc::ServerWriteReactor<v1::GenerateResponse>,
   // reactions take.
   void Proceed() {
     std::optional<absl::Status> end;
+    bool is_unread = false;
     {
       const MutexLock lock(&mutex_);
-      if (is_writing_ || is_finished_) return;
-      if (has_waiting_) {
+      if (is_held_ || is_finished_) return;
+      if (is_writing_) {
+        is_unread = end_ && !std::exchange(is_watched_, true);
+        if (!is_unread) return;
+      } else if (has_waiting_) {
         written_.Swap(&waiting_);
         waiting_.Clear();
         waiting_bytes_ = 0;
@@ -144,12 +176,37 @@ class GenerateCall : public grpc::ServerWriteReactor<v1::GenerateResponse>,
         return;
       }
     }
+    if (is_unread) return WatchReader();
     if (!end) return StartWrite(&written_);
     if (log_) log_(*end, absl::ToDoubleSeconds(absl::Now() - start_));
     Finish(ToGrpc(*end));
   }
 
+  // The last write waits for a client that may never read.
+  void WatchReader() {
+    const absl::Time until = std::max(deadline_, absl::Now()) + read_grace_;
+    unread_.Set(absl::ToChronoTime(until), [call = shared_from_this()](bool ok) {
+      if (ok) call->GiveUp();
+    });
+  }
+
+  void GiveUp() {
+    {
+      const MutexLock lock(&mutex_);
+      if (is_finished_) return;
+      is_held_ = true;
+    }
+    context_->TryCancel();
+    {
+      const MutexLock lock(&mutex_);
+      is_held_ = false;
+    }
+    Proceed();
+  }
+
+  grpc::CallbackServerContext* const context_;
   const RequestLog log_;
+  const absl::Duration read_grace_;
   const size_t max_waiting_bytes_;
   const absl::Time start_ = absl::Now();
   const absl::Time rpc_deadline_, deadline_;
@@ -157,6 +214,7 @@ class GenerateCall : public grpc::ServerWriteReactor<v1::GenerateResponse>,
   std::shared_ptr<GenerateCall>
       self_;                      // gRPC's share; the reactor's first and last reaction use it
   v1::GenerateResponse written_;  // gRPC's while is_writing_
+  grpc::Alarm unread_;
 
   Mutex mutex_;
   std::optional<TextSession> session_ ABSL_GUARDED_BY(mutex_);
@@ -164,8 +222,68 @@ class GenerateCall : public grpc::ServerWriteReactor<v1::GenerateResponse>,
   size_t waiting_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   std::optional<absl::Status> end_ ABSL_GUARDED_BY(mutex_);
   bool has_waiting_ ABSL_GUARDED_BY(mutex_) = false;
+  // Not to be finished: what is gRPC's, the message and the context, is in use.
+  bool is_held_ ABSL_GUARDED_BY(mutex_) = true;
   bool is_writing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool is_watched_ ABSL_GUARDED_BY(mutex_) = false;
   bool is_finished_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+// Splits prompts into tokens, away from gRPC's few threads: the group's heartbeats run on these.
+class Readers {
+ public:
+  Readers(TextBackend* backend, const TextFiles& files, size_t max_unread)
+      : backend_(backend), files_(files), max_unread_(max_unread) {
+    for (int i = 0; i < kReaders; ++i) threads_.emplace_back([this] { Work(); });
+  }
+  // After every call has ended.
+  ~Readers() {
+    {
+      const MutexLock lock(&mutex_);
+      is_stopping_ = true;
+    }
+    for (std::thread& thread : threads_) thread.join();
+  }
+
+  // Whether there is room for it.
+  bool Push(std::shared_ptr<GenerateCall> call, const v1::GenerateRequest* message) {
+    const MutexLock lock(&mutex_);
+    if (unread_.size() >= max_unread_) return false;
+    unread_.push_back({std::move(call), message});
+    return true;
+  }
+
+ private:
+  static constexpr int kReaders = 2;  // one long prompt holds up no other
+  struct Unread {
+    std::shared_ptr<GenerateCall> call;
+    const v1::GenerateRequest* message;
+  };
+
+  void Work() {
+    const auto has_work = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+      return is_stopping_ || !unread_.empty();
+    };
+    for (;;) {
+      Unread next;
+      {
+        const MutexLock lock(&mutex_);
+        mutex_.Await(has_work);
+        if (unread_.empty()) return;
+        next = std::move(unread_.front());
+        unread_.pop_front();
+      }
+      next.call->Read(backend_, files_, *next.message);
+    }
+  }
+
+  TextBackend* const backend_;
+  const TextFiles& files_;
+  const size_t max_unread_;
+  Mutex mutex_;
+  std::deque<Unread> unread_ ABSL_GUARDED_BY(mutex_);
+  bool is_stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::vector<std::thread> threads_;
 };
 
 class TextService : public v1::Text::CallbackService {
@@ -175,10 +293,16 @@ class TextService : public v1::Text::CallbackService {
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
       grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override {
-    const auto call =
-        std::make_shared<GenerateCall>(options_, absl::FromChrono(context->deadline()));
-    call->Run(backend_, files_, *request);
-    return call.get();
+    const auto call = std::make_shared<GenerateCall>(options_, context);
+    grpc::ServerWriteReactor<v1::GenerateResponse>* const reactor = call->Begin();
+    const absl::Status size = CheckPromptSize(*request, backend_->model());
+    if (!size.ok())
+      call->Refuse(size);
+    else if (!readers_.Push(call, request))
+      call->Refuse(absl::ResourceExhaustedError(
+          absl::StrCat("the queue is full: ", options_.max_unread,
+                       " prompts wait to be split into tokens; try again later")));
+    return reactor;
   }
 
   grpc::ServerUnaryReactor* Describe(grpc::CallbackServerContext* context,
@@ -202,6 +326,7 @@ class TextService : public v1::Text::CallbackService {
   TextBackend* const backend_;
   const TextFiles files_;
   const TextServiceOptions options_;
+  Readers readers_{backend_, files_, options_.max_unread};
 };
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "runtime/graph/signature.h"
 #include "runtime/stage/rows.h"
+#include "runtime/sync/steady_clock.h"
 
 namespace echelon::stage {
 namespace {
@@ -110,7 +111,7 @@ absl::Status Driver::Ready() const {
 
 void Driver::SetWaiting(const std::string& reason) {
   const std::lock_guard lock(mutex_);
-  waiting_for_ = reason;
+  if (!shut_) waiting_for_ = reason;
 }
 
 void Driver::Infer(serve::InferRequest request, serve::InferDone done) {
@@ -135,8 +136,8 @@ void Driver::Infer(serve::InferRequest request, serve::InferDone done) {
   Answers answers;
   {
     const std::lock_guard lock(mutex_);
-    if (epoch_ == 0) {
-      answers.push_back([&] { pending->done(absl::UnavailableError(waiting_for_)); });
+    if (!Takes()) {
+      answers.push_back([&, why = waiting_for_] { pending->done(absl::UnavailableError(why)); });
     } else {
       const schedule::RequestId id = next_request_++;
       pending_[id] = pending;
@@ -176,7 +177,19 @@ void Driver::Perform(const std::vector<schedule::Action>& actions, Answers* answ
     }
   }
   metrics_->SetQueueDepth(schedule_->waiting());
+  if (!IsIdle()) return;
+  for (std::function<void()>& idle : std::exchange(on_idle_, {}))
+    answers->push_back(std::move(idle));
 }
+
+// Under the lock.
+bool Driver::Takes() const {
+  if (shut_) return false;
+  return epoch_ != 0 || (held_ && SteadyNow() < hold_until_);
+}
+
+// Under the lock.
+bool Driver::IsIdle() const { return held_ ? schedule_->begun() == 0 : pending_.empty(); }
 
 void Driver::Answer(schedule::RequestId id, absl::StatusOr<serve::InferResult> result,
                     Answers* answers) {
@@ -251,8 +264,47 @@ void Driver::OnResult(link::Frame frame) {
 }
 
 void Driver::EpochFormed(uint64_t epoch) {
-  const std::lock_guard lock(mutex_);
-  epoch_ = epoch;
+  Answers answers;
+  {
+    const std::lock_guard lock(mutex_);
+    epoch_ = epoch;
+    held_ = false;
+    Perform(schedule_->On(schedule::Resume{}), &answers);
+  }
+  for (const auto& answer : answers) answer();
+}
+
+void Driver::Hold(std::function<void()> idle) {
+  Answers answers;
+  {
+    const std::lock_guard lock(mutex_);
+    on_idle_.push_back(std::move(idle));
+    held_ = !shut_;
+    Perform(held_ ? schedule_->On(schedule::Hold{}) : std::vector<schedule::Action>(), &answers);
+  }
+  for (const auto& answer : answers) answer();
+}
+
+void Driver::Shut(const std::string& why, std::function<void()> idle) {
+  Answers answers;
+  {
+    const std::lock_guard lock(mutex_);
+    on_idle_.push_back(std::move(idle));
+    shut_ = true;
+    held_ = false;
+    waiting_for_ = why;
+    if (epoch_ == 0) CancelAll(&answers);  // what is held has nothing to wait for
+    Perform(schedule_->On(schedule::Resume{}), &answers);
+  }
+  for (const auto& answer : answers) answer();
+}
+
+// Under the lock.
+void Driver::CancelAll(Answers* answers) {
+  std::vector<schedule::Cancel> cancels;
+  for (const auto& [id, pending] : pending_)
+    cancels.push_back({id, absl::UnavailableError(waiting_for_)});
+  for (const schedule::Cancel& cancel : cancels) Perform(schedule_->On(cancel), answers);
 }
 
 void Driver::EpochClosed(const absl::Status& why) {
@@ -260,7 +312,8 @@ void Driver::EpochClosed(const absl::Status& why) {
   {
     const std::lock_guard lock(mutex_);
     epoch_ = 0;
-    waiting_for_ = std::string(why.message());
+    if (!shut_) waiting_for_ = std::string(why.message());
+    hold_until_ = SteadyNow() + kLongestHold;
     flights_.clear();
     Perform(schedule_->On(schedule::EpochEnded{absl::UnavailableError(why.message())}), &answers);
   }
@@ -285,6 +338,7 @@ void Driver::Watch(std::stop_token stop) {
                      "the request's deadline passed before the last stage answered")});
     }
     Answers answers;
+    if (held_ && !Takes()) CancelAll(&answers);
     for (const schedule::Cancel& cancel : cancels) Perform(schedule_->On(cancel), &answers);
     if (answers.empty()) continue;
     lock.unlock();

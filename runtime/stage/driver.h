@@ -46,6 +46,8 @@ class Driver final : public serve::Backend, public HeadDriver {
   void SetWaiting(const std::string& reason) override;
   void EpochFormed(uint64_t epoch) override;
   void EpochClosed(const absl::Status& why) override;
+  void Hold(std::function<void()> idle) override;
+  void Shut(const std::string& why, std::function<void()> idle) override;
   void OnResult(link::Frame frame) override;
 
  private:
@@ -59,6 +61,9 @@ class Driver final : public serve::Backend, public HeadDriver {
   void Perform(const std::vector<schedule::Action>& actions, Answers* answers);
   void LaunchStep(const schedule::Launch& launch);
   void Answer(schedule::RequestId id, absl::StatusOr<serve::InferResult> result, Answers* answers);
+  void CancelAll(Answers* answers);
+  bool Takes() const;
+  bool IsIdle() const;
   void Watch(std::stop_token stop);
 
   const Options options_;
@@ -73,6 +78,9 @@ class Driver final : public serve::Backend, public HeadDriver {
   std::unique_ptr<schedule::FillDrain> schedule_;
   uint64_t epoch_ = 0;  // 0: none is formed
   std::string waiting_for_ = "the group has not formed yet";
+  bool held_ = false, shut_ = false;
+  absl::Time hold_until_;  // of SteadyNow's clock; while there is no epoch
+  std::vector<std::function<void()>> on_idle_;
   schedule::RequestId next_request_ = 1;
   std::map<schedule::RequestId, std::shared_ptr<Pending>> pending_;
   std::map<schedule::StepId, Flight> flights_;

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "runtime/plan/plan.h"
 
@@ -47,29 +48,62 @@ absl::Status Rank::Load(const std::string& plan_json,
   if (static_cast<int>(plan->stages.size()) != options_.world)
     return absl::FailedPreconditionError(absl::StrCat("the plan has ", plan->stages.size(),
                                                       " stages and WORLD is ", options_.world));
-  const plan::Stage& stage = plan->stages[options_.rank];
-  if (hooks_.planned) hooks_.planned(*plan, stage);
+  loading_ = true;
+  absl::Status status = LoadStage(*plan, progress);
+  loading_ = false;
+  return status;
+}
+
+absl::Status Rank::LoadStage(const plan::Plan& plan,
+                             const std::function<void(int64_t, int64_t)>& progress) {
+  const plan::Stage& stage = plan.stages[options_.rank];
+  if (hooks_.planned) hooks_.planned(plan, stage);
+  {
+    // The epoch is closed, but its last step may still run: it ends by itself, its links are shut.
+    std::unique_lock lock(mutex_);
+    wake_.wait(lock, [&] { return !computing_; });
+  }
   module_.reset();  // another plan's weights must go before this one's come
+  const std::unique_ptr<weights::WeightSource> source = weights::LocalFiles();
+  const auto set_reading = [&](const weights::WeightSource* from) {
+    const std::lock_guard lock(reading_mutex_);
+    source_ = from;
+    reading_bytes_ = static_cast<uint64_t>(stage.weight_bytes);
+  };
+  const absl::Cleanup not_reading = [&] { set_reading(nullptr); };
   exec::LoadOptions load{.threads = options_.threads,
                          .checkpoint = options_.checkpoint,
                          .verify = options_.verify,
                          .exact = options_.exact,
-                         .kv_blocks = plan->kv_blocks};
-  load.progress = [&](int64_t loaded, int64_t total) {
-    metrics_->SetWeights(loaded, total);
-    if (progress) progress(loaded, total);
+                         .kv_blocks = plan.kv_blocks};
+  const auto tell = [&](int64_t loaded) {
+    metrics_->SetWeights(loaded, stage.weight_bytes);
+    if (progress) progress(loaded, stage.weight_bytes);
   };
-  load.progress(0, stage.weight_bytes);
-  const std::unique_ptr<weights::WeightSource> source = weights::LocalFiles();
+  load.progress = [&](int64_t loaded, int64_t total) {
+    if (loaded >= total) set_reading(nullptr);  // laying them out comes next, at its own pace
+    // A checkpoint in another dtype has other bytes than the stage: its share is what is told.
+    const double share = total > 0 ? static_cast<double>(loaded) / static_cast<double>(total) : 1;
+    tell(loaded >= total ? stage.weight_bytes
+                         : static_cast<int64_t>(share * static_cast<double>(stage.weight_bytes)));
+  };
+  tell(0);
+  set_reading(source.get());
   absl::StatusOr<std::unique_ptr<exec::StageModule>> module =
       exec::LoadStage(*graph_, stage, *source, load);
   if (!module.ok()) return module.status();
   module_ = *std::move(module);
-  plan_digest_ = plan->digest;
+  plan_digest_ = plan.digest;
   ::malloc_trim(0);  // what reading the graph left behind
-  load.progress(stage.weight_bytes, stage.weight_bytes);
+  tell(stage.weight_bytes);
   if (hooks_.loaded) hooks_.loaded(source->bytes_read(), module_->weight_bytes());
   return absl::OkStatus();
+}
+
+std::optional<Rank::Reading> Rank::reading() const {
+  const std::lock_guard lock(reading_mutex_);
+  if (source_ == nullptr) return std::nullopt;
+  return Reading{source_->bytes_read(), reading_bytes_};
 }
 
 absl::Status Rank::OpenEpoch(const group::Epoch& epoch, absl::Duration timeout) {
@@ -130,6 +164,11 @@ void Rank::CloseEpoch(uint64_t epoch, const absl::Status& why) {
   if (hooks_.closed) hooks_.closed(why);
 }
 
+void Rank::Hold(uint64_t, std::function<void()> idle) {
+  if (!hooks_.hold) return idle();
+  hooks_.hold(std::move(idle));
+}
+
 void Rank::Submit(link::Frame frame) {
   std::shared_ptr<Links> links;
   {
@@ -145,7 +184,7 @@ void Rank::Push(Work work) {
     if (work.links != links_) return;
     queue_.push_back(std::move(work));
   }
-  wake_.notify_one();
+  wake_.notify_all();
 }
 
 void Rank::Receive(const std::shared_ptr<Links>& links) {
@@ -179,8 +218,12 @@ void Rank::Compute() {
     if (stopping_) return;
     Work work = std::move(queue_.front());
     queue_.pop_front();
+    computing_ = true;
     lock.unlock();
     Run(std::move(work));
+    lock.lock();
+    computing_ = false;
+    wake_.notify_all();
   }
 }
 

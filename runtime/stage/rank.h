@@ -8,6 +8,7 @@
 #ifndef ECHELON_RUNTIME_STAGE_RANK_H_
 #define ECHELON_RUNTIME_STAGE_RANK_H_
 
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -44,6 +45,7 @@ class Rank final : public group::Member {
     std::function<void(link::Frame)> result;  // head: what the last stage sent
     std::function<void(uint64_t epoch)> formed;
     std::function<void(const absl::Status& why)> closed;
+    std::function<void(std::function<void()> idle)> hold;  // head: group::Member::Hold
     std::function<void(uint64_t epoch, const absl::Status& why)>
         failed;  // a link broke: tell the group
   };
@@ -52,6 +54,13 @@ class Rank final : public group::Member {
   Rank(const Options& options, const graph::Graph* graph, link::TcpListener* listener,
        serve::Metrics* metrics, Hooks hooks);
   ~Rank() override;
+
+  // From any thread.
+  struct Reading {
+    uint64_t read_bytes = 0, total_bytes = 0;  // of the stage's weights
+  };
+  std::optional<Reading> reading() const;  // none: no weights are being read
+  bool loading() const { return loading_; }
 
   // Head: a step for stage 0, run after those submitted before. Dropped when its epoch is over.
   void Submit(link::Frame frame);
@@ -62,6 +71,7 @@ class Rank final : public group::Member {
   void CancelOpen(uint64_t epoch) override;
   void EpochFormed(uint64_t epoch) override;
   void CloseEpoch(uint64_t epoch, const absl::Status& why) override;
+  void Hold(uint64_t epoch, std::function<void()> idle) override;
 
  private:
   struct Links {
@@ -75,6 +85,8 @@ class Rank final : public group::Member {
     link::Frame frame;
   };
 
+  absl::Status LoadStage(const plan::Plan& plan,
+                         const std::function<void(int64_t, int64_t)>& progress);
   void Receive(const std::shared_ptr<Links>& links);
   void Compute();
   void Run(Work work);
@@ -86,9 +98,13 @@ class Rank final : public group::Member {
   serve::Metrics* const metrics_;
   const Hooks hooks_;
 
-  std::unique_ptr<exec::StageModule>
-      module_;  // set before the first epoch, used by the compute thread
+  // Used by the compute thread; set while no epoch is open and it computes nothing.
+  std::unique_ptr<exec::StageModule> module_;
   std::string plan_digest_;
+  std::atomic<bool> loading_ = false;
+  mutable std::mutex reading_mutex_;
+  const weights::WeightSource* source_ = nullptr;  // while it is read from
+  uint64_t reading_bytes_ = 0;
   std::atomic<bool> dial_cancelled_ = false;
   std::atomic<uint64_t> cancelled_through_ = 0;
 
@@ -96,7 +112,7 @@ class Rank final : public group::Member {
   std::condition_variable wake_;
   std::deque<Work> queue_;        // bounded by the head's window
   std::shared_ptr<Links> links_;  // of the open epoch
-  bool stopping_ = false;
+  bool computing_ = false, stopping_ = false;
   std::thread compute_;
 };
 

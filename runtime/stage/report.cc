@@ -1,7 +1,9 @@
 #include "runtime/stage/report.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <nlohmann/json.hpp>
 
@@ -12,6 +14,12 @@ using Json = nlohmann::json;
 void Report::Ports(int group, int http, int grpc, int metrics) {
   Write(Json{
       {"event", "ports"}, {"group", group}, {"http", http}, {"grpc", grpc}, {"metrics", metrics}}
+            .dump());
+}
+
+void Report::Planned(int64_t weight_bytes, int64_t kv_bytes, int64_t kv_tokens) {
+  Write(Json{
+      {"event", "planned"}, {"weights", weight_bytes}, {"kv", kv_bytes}, {"kv_tokens", kv_tokens}}
             .dump());
 }
 
@@ -42,6 +50,16 @@ void Report::Write(const std::string& json) {
   const std::lock_guard lock(mutex_);
   // A parent that has gone is no reason to fail: it is told, not asked. SIGPIPE is ignored in main.
   [[maybe_unused]] const ssize_t written = ::write(descriptor_, line.data(), line.size());
+}
+
+void WriteTermination(const std::string& path, const std::string& line) {
+  constexpr size_t kMaxBytes = 4096;
+  if (path.empty()) return;
+  const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (file < 0) return;
+  [[maybe_unused]] const ssize_t written =
+      ::write(file, line.data(), std::min(line.size(), kMaxBytes));
+  ::close(file);
 }
 
 }  // namespace echelon::stage

@@ -6,7 +6,9 @@
 #include <random>
 
 #include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
 #include "runtime/stage/flag_errors.h"
+#include "runtime/stage/report.h"
 
 namespace echelon::stage {
 namespace {
@@ -17,7 +19,7 @@ constexpr char kExample[] =
     "  RANK=1 WORLD=2 HOST=127.0.0.1 PORT=29500 echelon-stage net.pt2 --http-port 0 --grpc-port 0 "
     "--metrics-port 0\n";
 
-void AddFlags(CLI::App& app, StageFlags* f) {
+void AddGroupFlags(CLI::App& app, StageFlags* f) {
   app.add_option("model", f->model, "the .pt2 file, the same on every rank")->required();
   app.add_option("--rank", f->rank, "this process's rank, from 0")
       ->envname("RANK")
@@ -30,16 +32,24 @@ void AddFlags(CLI::App& app, StageFlags* f) {
       ->envname("PORT")
       ->capture_default_str();
   app.add_option("--name", f->name, "the model's name for clients; the file's stem otherwise");
-  app.add_option("--bind", f->bind, "address this process's own ports listen on")
+  app.add_option("--bind", f->bind,
+                 "address this process's own ports listen on; on rank 0 that of --port too, which "
+                 "otherwise is HOST")
       ->capture_default_str();
   app.add_option("--http-port", f->http_port, "HTTP front door; 0: any")->capture_default_str();
   app.add_option("--grpc-port", f->grpc_port, "gRPC front door; 0: any")->capture_default_str();
   app.add_option("--metrics-port", f->metrics_port, "Prometheus metrics; 0: any")
       ->capture_default_str();
+  app.add_option("--health-port", f->health_port,
+                 "gRPC health service for probes: startup, live, ready; 0: none")
+      ->capture_default_str();
   app.add_option("--link-port", f->link_port, "where the rank before sends its activations; 0: any")
       ->capture_default_str();
   app.add_option("--advertise", f->advertise,
                  "host under which the other ranks reach this one; as the head sees it otherwise");
+}
+
+void AddServingFlags(CLI::App& app, StageFlags* f) {
   AddPlanFlags(app, &f->plan);
   app.add_option("--chunks", f->chunks, "micro-batches a request is split into")
       ->check(CLI::Range(1, 65536))
@@ -68,9 +78,21 @@ void AddFlags(CLI::App& app, StageFlags* f) {
   app.add_option("--request-timeout", f->request_timeout_s, "seconds a request may take")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+}
+
+// How a rank begins and ends, and what it says of itself.
+void AddLifeFlags(CLI::App& app, StageFlags* f) {
   app.add_option("--join-timeout", f->join_timeout_s,
-                 "seconds the first forming of the group may take")
-      ->check(CLI::PositiveNumber)
+                 "seconds the first forming of the group may take; 0: as long as it takes")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--no-progress-seconds", f->no_progress_s,
+                 "end when loading stands still for so long; 0: never")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--drain-seconds", f->drain_s,
+                 "for requests under way when the process is told to stop")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   app.add_option("--liveness-ms", f->liveness_ms, "silence of a rank that ends an epoch")
       ->check(CLI::Range(100, 600000))
@@ -83,6 +105,13 @@ void AddFlags(CLI::App& app, StageFlags* f) {
   app.add_option("--incarnation", f->incarnation,
                  "this process's identity, as a pod's UID; random otherwise")
       ->envname("POD_UID");
+  app.add_option("--pod-name", f->pod_name,
+                 "of two incarnations of one pod name the newer one takes the rank")
+      ->envname("POD_NAME");
+  app.add_option("--incarnation-time", f->incarnation_time_ms,
+                 "when this incarnation began, in ms since 1970; now otherwise");
+  app.add_option("--report-termination", f->report_termination,
+                 "file that gets the one line of a fatal error, as /dev/termination-log");
   app.add_flag("--quiet", f->quiet, "do not print the stage's code");
   app.add_option("--report-fd", f->report_fd, "descriptor that gets progress as JSON lines")
       ->group("");
@@ -98,6 +127,7 @@ std::string Check(const StageFlags& f) {
                                    {"--http-port", f.http_port},
                                    {"--grpc-port", f.grpc_port},
                                    {"--metrics-port", f.metrics_port},
+                                   {"--health-port", f.health_port},
                                    {"--link-port", f.link_port}})
     if (port < 0 || port > 65535)
       return absl::StrFormat("%s %d: a port is a number from 0 to 65535", name, port);
@@ -118,7 +148,9 @@ std::optional<int> ParseStageFlags(int argc, char** argv, StageFlags* flags) {
       "Runs one stage of a model's pipeline: loads its own slice, joins its group, serves.",
       "echelon-stage");
   app.footer(kExample);
-  AddFlags(app, flags);
+  AddGroupFlags(app, flags);
+  AddServingFlags(app, flags);
+  AddLifeFlags(app, flags);
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp& help) {
@@ -129,10 +161,13 @@ std::optional<int> ParseStageFlags(int argc, char** argv, StageFlags* flags) {
   }
   if (const std::string wrong = Check(*flags); !wrong.empty()) {
     std::fprintf(stderr, "echelon-stage: %s\n", wrong.c_str());
+    WriteTermination(flags->report_termination, wrong);
     return 2;
   }
+  flags->bind_given = app.count("--bind") > 0;
   if (flags->name.empty()) flags->name = std::filesystem::path(flags->model).stem().string();
   if (flags->incarnation.empty()) flags->incarnation = RandomIncarnation();
+  if (flags->incarnation_time_ms == 0) flags->incarnation_time_ms = absl::ToUnixMillis(absl::Now());
   if (flags->window == 0) flags->window = 2 * flags->world;
   return std::nullopt;
 }

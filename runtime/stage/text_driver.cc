@@ -19,6 +19,9 @@ using schedule::Continuous;
 // A client that has gone is noticed within this.
 constexpr auto kWatchPeriod = std::chrono::milliseconds(20);
 
+// Tokens of other users that go along with a chunk of a prompt.
+constexpr int64_t kRoomForOthers = 384;
+
 struct Input {
   graph::ValueId value = -1;
   graph::Range range;  // of its last dimension
@@ -84,17 +87,26 @@ absl::StatusOr<std::unique_ptr<TextDriver>> TextDriver::Create(
   const auto rows = FindInput(*graph, graph::kRows);
   if (!rows.ok()) return rows.status();
   const step::Limits limits;
-  const int64_t most = std::min({tokens->range.max, rows->range.max, int64_t{limits.tokens},
-                                 int64_t{limits.sequences}, int64_t{limits.samples}});
-  if (tokens->range.min > 1 || most < 2)
+  const int64_t most = std::min(tokens->range.max, int64_t{limits.tokens});
+  // Each sequence has a token in a step, and may have a row.
+  const int64_t most_sequences =
+      std::min({most, rows->range.max, int64_t{limits.sequences}, int64_t{limits.samples}});
+  options.schedule.max_running =
+      static_cast<int>(std::min<int64_t>(options.schedule.max_running, most_sequences));
+  if (tokens->range.min > 1 || most_sequences < 2)
     return absl::InvalidArgumentError(
         absl::StrCat("model ", graph->name, " takes ", tokens->range.min, "..", most,
                      " tokens at a time; it must take a single one and several; export it again"));
   if (options.schedule.blocks < 1)
     return absl::InvalidArgumentError(
         "the KV cache holds not one block of tokens; start with a larger --kv-memory");
-  options.schedule.step_tokens =
-      static_cast<int>(std::clamp<int64_t>(options.schedule.step_tokens, 2, most));
+  const int64_t chunk = options.schedule.chunk_tokens;
+  if (chunk >= most)
+    return absl::InvalidArgumentError(
+        absl::StrCat("--chunk-tokens ", chunk, ": model ", graph->name, " takes ", most,
+                     " tokens in a step, one of them another user's; give at most ", most - 1));
+  options.schedule.step_tokens = static_cast<int>(
+      std::min(most, std::max<int64_t>(options.schedule.step_tokens, chunk + kRoomForOthers)));
   const Inputs inputs{.tokens = tokens->value,
                       .positions = positions->value,
                       .rows = rows->value,
@@ -111,8 +123,8 @@ TextDriver::TextDriver(Options options, const Inputs& inputs, const graph::Graph
       submit_(std::move(submit)),
       model_(Describe(options_.name, *graph.text)),
       limits_{.tokens = options_.schedule.step_tokens,
-              .sequences = options_.schedule.step_tokens,
-              .samples = options_.schedule.step_tokens,
+              .sequences = options_.schedule.max_running,
+              .samples = options_.schedule.max_running,
               .length = model_.max_model_len,
               .block_tokens = options_.schedule.block_tokens,
               .blocks = options_.schedule.blocks,
@@ -135,7 +147,7 @@ absl::Status TextDriver::Ready() const {
 
 void TextDriver::SetWaiting(const std::string& reason) {
   const std::lock_guard lock(mutex_);
-  waiting_for_ = reason;
+  if (!shut_) waiting_for_ = reason;
 }
 
 void TextDriver::Generate(serve::TokenRequest request, serve::OnToken on_token) {
@@ -148,7 +160,7 @@ void TextDriver::Generate(serve::TokenRequest request, serve::OnToken on_token) 
   pending->deadline = std::min(request.deadline, absl::Now() + options_.request_timeout);
   pending->on_token = std::move(on_token);
   std::unique_lock lock(mutex_);
-  if (epoch_ == 0) {
+  if (!Takes()) {
     absl::Status status = absl::UnavailableError(waiting_for_);
     lock.unlock();
     pending->on_token(std::move(status));
@@ -240,6 +252,11 @@ void TextDriver::Take(const std::vector<RequestId>& drawing, step::Result result
     const auto found = pending_.find(drawing[i]);
     if (found == pending_.end()) continue;  // it has gone meanwhile
     const std::shared_ptr<Pending> pending = found->second;
+    if (!result.drawn[i].status.ok()) {
+      Fail(drawing[i], result.drawn[i].status);
+      done->finished.push_back(drawing[i]);
+      continue;
+    }
     const serve::FinishReason finish = pending->sequence.Take(result.drawn[i].token);
     const double seconds = absl::ToDoubleSeconds(now - std::exchange(pending->last, now));
     if (pending->sequence.generated_tokens() == 1) {
@@ -265,12 +282,44 @@ void TextDriver::Fail(RequestId id, const absl::Status& status) {
 void TextDriver::EpochFormed(uint64_t epoch) {
   const std::lock_guard lock(mutex_);
   epoch_ = epoch;
+  held_ = false;
+  Perform(schedule_.On(Continuous::Resume{}));
+}
+
+void TextDriver::Hold(std::function<void()> idle) {
+  const std::lock_guard lock(mutex_);
+  on_idle_.push_back(std::move(idle));
+  held_ = !shut_;
+  if (held_) Perform(schedule_.On(Continuous::Hold{}));
+  changed_.notify_all();
+}
+
+void TextDriver::Shut(const std::string& why, std::function<void()> idle) {
+  const std::lock_guard lock(mutex_);
+  on_idle_.push_back(std::move(idle));
+  shut_ = true;
+  held_ = false;
+  waiting_for_ = why;
+  if (epoch_ == 0) CancelAll();  // what is held has nothing to wait for
+  Perform(schedule_.On(Continuous::Resume{}));
+  changed_.notify_all();
+}
+
+bool TextDriver::Takes() const {
+  if (shut_) return false;
+  return epoch_ != 0 || (held_ && SteadyNow() < hold_until_);
+}
+
+// Who has been told everything is no longer pending, but must have been told.
+bool TextDriver::IsIdle() const {
+  return deliveries_.empty() && (held_ ? schedule_.begun() == 0 : pending_.empty());
 }
 
 void TextDriver::EpochClosed(const absl::Status& why) {
   const std::lock_guard lock(mutex_);
   epoch_ = 0;
-  waiting_for_ = std::string(why.message());
+  if (!shut_) waiting_for_ = std::string(why.message());
+  hold_until_ = SteadyNow() + kLongestHold;
   flights_.clear();
   Perform(schedule_.On(Continuous::EpochEnded{absl::UnavailableError(why.message())}));
   changed_.notify_all();
@@ -287,7 +336,15 @@ void TextDriver::Deliver(std::deque<Delivery> deliveries) {
   }
 }
 
+void TextDriver::CancelAll() {
+  std::vector<Continuous::Cancel> cancels;
+  for (const auto& [id, pending] : pending_)
+    cancels.push_back({id, absl::UnavailableError(waiting_for_)});
+  for (const Continuous::Cancel& cancel : cancels) Perform(schedule_.On(cancel));
+}
+
 void TextDriver::CancelOverdue() {
+  if (held_ && !Takes()) CancelAll();
   const absl::Time now = absl::Now();
   std::vector<Continuous::Cancel> cancels;
   for (const auto& [id, pending] : pending_) {
@@ -302,8 +359,8 @@ void TextDriver::CancelOverdue() {
 }
 
 void TextDriver::Watch(std::stop_token stop) {
-  const auto is_due = [&] { return !deliveries_.empty(); };
-  const auto has_work = [&] { return !deliveries_.empty() || !pending_.empty(); };
+  const auto is_due = [&] { return !deliveries_.empty() || (!on_idle_.empty() && IsIdle()); };
+  const auto has_work = [&] { return is_due() || !pending_.empty(); };
   absl::Time next_check = SteadyNow();
   std::unique_lock lock(mutex_);
   while (!stop.stop_requested() || !deliveries_.empty()) {
@@ -318,6 +375,11 @@ void TextDriver::Watch(std::stop_token stop) {
     std::deque<Delivery> deliveries = std::exchange(deliveries_, {});
     lock.unlock();
     Deliver(std::move(deliveries));
+    lock.lock();
+    if (on_idle_.empty() || !IsIdle()) continue;
+    const std::vector<std::function<void()>> idles = std::exchange(on_idle_, {});
+    lock.unlock();
+    for (const auto& idle : idles) idle();
     lock.lock();
   }
 }

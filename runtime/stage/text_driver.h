@@ -34,14 +34,15 @@ namespace echelon::stage {
 class TextDriver final : public serve::TextBackend, public HeadDriver {
  public:
   struct Options {
-    std::string name;                        // the model's
-    schedule::Continuous::Options schedule;  // step_tokens: at most what the graph takes
+    std::string name;  // the model's
+    // step_tokens: more where chunk_tokens is large, at most what the graph takes
+    schedule::Continuous::Options schedule;
     absl::Duration request_timeout = absl::Minutes(5);
   };
 
   // submit: puts a step into stage 0, must not block. graph and metrics must outlive the driver.
   // kInvalidArgument: the graph is no language model's, or lacks an input (named); the cache has
-  // no blocks.
+  // no blocks; the graph takes no chunk so large.
   static absl::StatusOr<std::unique_ptr<TextDriver>> Create(
       Options options, const graph::Graph* graph, serve::Metrics* metrics,
       std::function<void(link::Frame)> submit);
@@ -56,6 +57,8 @@ class TextDriver final : public serve::TextBackend, public HeadDriver {
   void SetWaiting(const std::string& reason) override;
   void EpochFormed(uint64_t epoch) override;
   void EpochClosed(const absl::Status& why) override;
+  void Hold(std::function<void()> idle) override;
+  void Shut(const std::string& why, std::function<void()> idle) override;
   void OnResult(link::Frame frame) override;
 
   // What a step may be at most: what stages parse it with.
@@ -83,6 +86,9 @@ class TextDriver final : public serve::TextBackend, public HeadDriver {
             schedule::Continuous::StepDone* done);
   void Fail(RequestId id, const absl::Status& status);
   void CancelOverdue();
+  void CancelAll();
+  bool Takes() const;
+  bool IsIdle() const;
   // Without it.
   void Deliver(std::deque<Delivery> deliveries);
   void Watch(std::stop_token stop);
@@ -99,6 +105,9 @@ class TextDriver final : public serve::TextBackend, public HeadDriver {
   schedule::Continuous schedule_;
   uint64_t epoch_ = 0;  // 0: none is formed
   std::string waiting_for_ = "the group has not formed yet";
+  bool held_ = false, shut_ = false;
+  absl::Time hold_until_;  // of SteadyNow's clock; while there is no epoch
+  std::vector<std::function<void()>> on_idle_;
   RequestId next_request_ = 1;
   std::map<RequestId, std::shared_ptr<Pending>> pending_;  // those that the schedule knows
   std::map<schedule::Continuous::StepId, std::vector<RequestId>> flights_;  // who draws, in order

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <set>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "runtime/step/step.h"
 
@@ -38,20 +39,26 @@ absl::Status CheckSequence(const Sequence& sequence, const Limits& limits) {
 
 // What one writes no other may see: blocks that are only read can be shared.
 absl::Status CheckOverlaps(const std::vector<Sequence>& sequences, const Limits& limits) {
-  std::vector<const Sequence*> writer(limits.blocks), holder(limits.blocks);
+  struct Users {
+    const Sequence *holder = nullptr, *writer = nullptr;
+  };
+  size_t count = 0;
+  for (const Sequence& sequence : sequences) count += sequence.blocks.size();
+  absl::flat_hash_map<int32_t, Users> users_of(count);
   for (const Sequence& sequence : sequences) {
     const int32_t first_written = sequence.start / limits.block_tokens;
     for (size_t i = 0; i < sequence.blocks.size(); ++i) {
       const int32_t block = sequence.blocks[i];
-      if (holder[block] == &sequence)
+      Users& users = users_of[block];
+      if (users.holder == &sequence)
         return Fault("sequence", sequence.id, absl::StrCat("block ", block, " is there twice"));
       const bool is_written = static_cast<int32_t>(i) >= first_written;
-      const Sequence* other = is_written ? holder[block] : writer[block];
+      const Sequence* other = is_written ? users.holder : users.writer;
       if (other != nullptr)
         return Fault("sequence", sequence.id,
                      absl::StrCat("block ", block, " is sequence ", other->id, "'s too"));
-      holder[block] = &sequence;
-      if (is_written) writer[block] = &sequence;
+      users.holder = &sequence;
+      if (is_written) users.writer = &sequence;
     }
   }
   return absl::OkStatus();
@@ -128,6 +135,7 @@ absl::Status Check(const Result& result, size_t samples, const Limits& limits) {
                                                    " tokens drawn, ", samples, " were asked for"));
   for (size_t i = 0; i < result.drawn.size(); ++i) {
     const Drawn& drawn = result.drawn[i];
+    if (!drawn.status.ok()) continue;
     const auto is_token = [&](int32_t token) { return token >= 0 && token < limits.vocabulary; };
     if (!is_token(drawn.token))
       return Fault("sample", i,

@@ -7,6 +7,8 @@
 namespace echelon::step {
 namespace {
 
+constexpr auto kLastCode = static_cast<uint32_t>(absl::StatusCode::kUnauthenticated);
+
 using Numbers = google::protobuf::RepeatedField<uint32_t>;
 
 absl::Status Malformed(absl::string_view what) {
@@ -136,6 +138,11 @@ std::string Serialize(const Result& result) {
   v1::Result message;
   for (const Drawn& drawn : result.drawn) {
     v1::Drawn* to = message.add_drawn();
+    if (!drawn.status.ok()) {
+      to->set_failed(static_cast<uint32_t>(drawn.status.code()));
+      to->set_why(std::string(drawn.status.message()));
+      continue;
+    }
     to->set_token(drawn.token);
     to->set_logprob(drawn.logprob);
     for (const auto& [token, logprob] : drawn.top) {
@@ -172,6 +179,11 @@ absl::StatusOr<Result> ParseResult(std::string_view bytes, size_t samples, const
   Result result;
   for (const v1::Drawn& from : message.drawn()) {
     Drawn& to = result.drawn.emplace_back();
+    if (from.failed() > kLastCode) return Malformed(absl::StrCat("status ", from.failed()));
+    if (from.failed() != 0) {
+      to.status = absl::Status(static_cast<absl::StatusCode>(from.failed()), from.why());
+      continue;
+    }
     if (!IsInt(from.token())) return Malformed(absl::StrCat("token ", from.token()));
     to.token = static_cast<int32_t>(from.token());
     to.logprob = from.logprob();

@@ -50,6 +50,7 @@ struct Step {
 };
 
 struct Drawn {
+  absl::Status status;  // why this sample could not be drawn; the rest then says nothing
   int32_t token = 0;
   float logprob = 0;                           // natural logarithm
   std::vector<std::pair<int32_t, float>> top;  // token, logprob; likeliest first

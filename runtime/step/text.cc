@@ -61,6 +61,10 @@ std::string ToText(const Result& result) {
   std::string text;
   for (size_t i = 0; i < result.drawn.size(); ++i) {
     const Drawn& drawn = result.drawn[i];
+    if (!drawn.status.ok()) {
+      absl::StrAppend(&text, "sample ", i, ": ", drawn.status.ToString(), "\n");
+      continue;
+    }
     absl::StrAppend(&text, "sample ", i, ": token ", drawn.token, " logprob ", drawn.logprob);
     if (!drawn.top.empty()) absl::StrAppend(&text, " top", PairsText(drawn.top));
     absl::StrAppend(&text, "\n");

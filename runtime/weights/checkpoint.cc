@@ -90,8 +90,10 @@ absl::StatusOr<nlohmann::json> ReadIndex(const std::filesystem::path& path) {
     return absl::InvalidArgumentError(
         absl::StrCat(path.string(), ": cannot be read, or is larger than 256 MiB"));
   std::ifstream file(path);
-  auto json = nlohmann::json::parse(file, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object() || !json.contains("weight_map") || !json["weight_map"].is_object())
+  const std::string text(std::istreambuf_iterator<char>(file), {});
+  absl::StatusOr<nlohmann::json> json = ParseObject(absl::StrCat(path.string(), ":"), text);
+  if (!json.ok()) return json;
+  if (!json->contains("weight_map") || !(*json)["weight_map"].is_object())
     return absl::InvalidArgumentError(
         absl::StrCat(path.string(), ": is no index of safetensors (no weight_map)"));
   return json;
@@ -103,10 +105,11 @@ absl::StatusOr<Checkpoint> Checkpoint::Open(const std::string& directory) {
   Checkpoint checkpoint;
   checkpoint.directory_ = directory;
   const std::filesystem::path folder = directory;
+  const std::filesystem::path single = folder / "model.safetensors";
   const std::filesystem::path index = folder / "model.safetensors.index.json";
-  if (!std::filesystem::exists(index)) {
-    const absl::Status status =
-        checkpoint.AddFile((folder / "model.safetensors").string(), nullptr);
+  // As transformers and the exporter have it: an index beside a whole file is not read.
+  if (std::filesystem::exists(single) || !std::filesystem::exists(index)) {
+    const absl::Status status = checkpoint.AddFile(single.string());
     if (!status.ok()) return status;
     return checkpoint;
   }
@@ -124,29 +127,30 @@ absl::StatusOr<Checkpoint> Checkpoint::Open(const std::string& directory) {
     files.insert(text);
   }
   for (const std::string& file : files) {
-    const absl::Status status = checkpoint.AddFile((folder / file).string(), &file_of);
+    const absl::Status status = checkpoint.AddFile((folder / file).string());
     if (!status.ok()) return status;
   }
-  for (const auto& [name, file] : file_of)
-    if (!checkpoint.tensors_.contains(name))
+  for (const auto& [name, file] : file_of) {
+    const auto found = checkpoint.tensors_.find(name);
+    if (found == checkpoint.tensors_.end() || found->second.range.path != (folder / file).string())
       return absl::NotFoundError(absl::StrCat(index.string(), ": tensor ", name, " is not in ",
                                               file, "; copy the checkpoint again"));
+  }
   return checkpoint;
 }
 
-absl::Status Checkpoint::AddFile(const std::string& path,
-                                 const std::map<std::string, std::string>* index) {
+absl::Status Checkpoint::AddFile(const std::string& path) {
   const auto header = ReadSafetensorsHeader(path);
   if (!header.ok()) return header.status();
-  const std::string file = std::filesystem::path(path).filename();
   for (const auto& [name, tensor] : *header) {
-    if (index) {
-      const auto found = index->find(name);
-      if (found == index->end() || found->second != file) continue;
-    }
     Range range{path, tensor.offset, tensor.nbytes};
     range.name = name;
-    tensors_.emplace(name, Tensor{tensor.dtype, tensor.shape, std::move(range)});
+    const auto [at, is_new] =
+        tensors_.emplace(name, Tensor{tensor.dtype, tensor.shape, std::move(range)});
+    if (!is_new)
+      return absl::InvalidArgumentError(absl::StrCat(path, ": tensor ", name, " is in ",
+                                                     at->second.range.path,
+                                                     " too; copy the checkpoint again"));
   }
   return absl::OkStatus();
 }

@@ -28,8 +28,9 @@ struct Source {
 
 class Checkpoint {
  public:
-  // Reads DIR/model.safetensors.index.json and the headers of the files it names, or
-  // DIR/model.safetensors. Errors name the file and the tensor: no such file, a shard outside the
+  // Reads the header of DIR/model.safetensors or, where there is none, of every file that
+  // DIR/model.safetensors.index.json names; tensors that the index does not name are there too.
+  // Errors name the file and the tensor: no such file, a shard outside the
   // directory, a tensor that is in no shard or in two, everything a header can have wrong.
   static absl::StatusOr<Checkpoint> Open(const std::string& directory);
 
@@ -42,7 +43,7 @@ class Checkpoint {
     std::vector<int64_t> shape;
     Range range;
   };
-  absl::Status AddFile(const std::string& path, const std::map<std::string, std::string>* index);
+  absl::Status AddFile(const std::string& path);
   absl::StatusOr<Source> Apply(const graph::Recipe& recipe, std::vector<Source> of) const;
 
   std::string directory_;

@@ -145,8 +145,19 @@ uint64_t AvailableMemoryBytes() {
   return available;
 }
 
+absl::Status CheckMemory(absl::string_view whose, uint64_t weight_bytes, uint64_t kv_bytes,
+                         absl::string_view advice) {
+  const uint64_t available = AvailableMemoryBytes();
+  if (weight_bytes <= available && kv_bytes <= available - weight_bytes) return absl::OkStatus();
+  const std::string kv =
+      kv_bytes == 0 ? "" : absl::StrCat(" and ", Gibibytes(kv_bytes), " for KV cache");
+  return absl::ResourceExhaustedError(
+      absl::StrCat(whose, " ", Gibibytes(weight_bytes), " for weights", kv, ", and ",
+                   Gibibytes(available), " of memory is left here; ", advice));
+}
+
 absl::StatusOr<Loaded> Load(WeightSource& source, const std::vector<Range>& ranges, int threads,
-                            const Progress& progress) {
+                            const Progress& progress, const Beside& beside) {
   Loaded loaded;
   uint64_t total = 0, block = 0;
   std::vector<uint64_t> starts;
@@ -156,11 +167,11 @@ absl::StatusOr<Loaded> Load(WeightSource& source, const std::vector<Range>& rang
     total += range.nbytes;
     block += range.nbytes;
   }
-  const uint64_t available = AvailableMemoryBytes();
-  if (block > available)
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the stage's weights need ", Gibibytes(block), " and ", Gibibytes(available),
-                     " of memory is left here; use more stages or --stage-memory"));
+  const absl::Status fits = CheckMemory(
+      "the stage needs", block + beside.computed_bytes, beside.kv_bytes,
+      beside.kv_bytes == 0 ? "use more stages or --stage-memory"
+                           : "use more stages, a smaller --kv-memory or --stage-memory");
+  if (!fits.ok()) return fits;
   absl::StatusOr<std::shared_ptr<Arena>> arena = Arena::Map(block);
   if (!arena.ok()) return arena.status();
   loaded.arena = *arena;

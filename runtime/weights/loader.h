@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "runtime/weights/source.h"
 
 namespace echelon::weights {
@@ -52,12 +53,22 @@ struct Loaded {
 // (loaded, total) bytes; called from reading threads, at most about every 16 MiB.
 using Progress = std::function<void(int64_t, int64_t)>;
 
+// What a stage will hold beside the ranges.
+struct Beside {
+  uint64_t computed_bytes = 0;  // parameters made of the ranges, less what that frees
+  uint64_t kv_bytes = 0;        // its KV cache, once every block is in use
+};
+
 // Reads every range once, and verifies those that state a CRC-32: kDataLoss names file and tensor.
-// threads: 0 means one a usable core, at least two. Refuses, before it reads, what does not fit the
-// memory that this machine or its cgroup has left: kResourceExhausted names the bytes wanted and
-// left.
+// threads: 0 means one a usable core, at least two. Refuses, before it reads, what does not fit,
+// with what comes beside it, the memory that this machine or its cgroup has left:
+// kResourceExhausted names the bytes wanted and left.
 absl::StatusOr<Loaded> Load(WeightSource& source, const std::vector<Range>& ranges, int threads,
-                            const Progress& progress);
+                            const Progress& progress, const Beside& beside = {});
+
+// That check alone: kResourceExhausted is "WHOSE 1.00 GiB for weights and ...; ADVICE".
+absl::Status CheckMemory(absl::string_view whose, uint64_t weight_bytes, uint64_t kv_bytes,
+                         absl::string_view advice);
 
 // The least of MemAvailable and what the cgroup leaves; UINT64_MAX when neither can be read.
 uint64_t AvailableMemoryBytes();

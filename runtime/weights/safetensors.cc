@@ -28,27 +28,6 @@ const std::map<std::string, DType>& DTypes() {
   return *table;
 }
 
-// nlohmann keeps the last of two equal keys; a file that has them is broken, so the parse itself
-// must see it.
-absl::StatusOr<Json> ParseStrictly(const std::string& path, const std::string& text) {
-  std::vector<std::set<std::string>> keys;
-  std::string problem;
-  const auto watch = [&](int depth, Json::parse_event_t event, Json& parsed) {
-    if (depth > kMaxDepth) problem = "is nested too deep";
-    if (event == Json::parse_event_t::object_start) keys.emplace_back();
-    if (event == Json::parse_event_t::object_end) keys.pop_back();
-    if (event == Json::parse_event_t::key && !keys.back().insert(parsed.get<std::string>()).second)
-      problem =
-          absl::StrCat("names ", absl::Utf8SafeCHexEscape(parsed.get<std::string>()), " twice");
-    return true;
-  };
-  Json json = Json::parse(text, watch, /*allow_exceptions=*/false);
-  if (problem.empty() && !json.is_object()) problem = "is no JSON object";
-  if (!problem.empty())
-    return absl::InvalidArgumentError(absl::StrCat(path, ": the safetensors header ", problem));
-  return json;
-}
-
 absl::StatusOr<SafeTensor> ParseEntry(const std::string& where, const Json& entry,
                                       uint64_t data_offset, uint64_t file_bytes) {
   const auto invalid = [&](auto... parts) {
@@ -87,13 +66,34 @@ absl::StatusOr<SafeTensor> ParseEntry(const std::string& where, const Json& entr
 
 }  // namespace
 
+// nlohmann keeps the last of two equal keys; a file that has them is broken, so the parse itself
+// must see it.
+absl::StatusOr<Json> ParseObject(const std::string& what, const std::string& text) {
+  std::vector<std::set<std::string>> keys;
+  std::string problem;
+  const auto watch = [&](int depth, Json::parse_event_t event, Json& parsed) {
+    if (depth > kMaxDepth) problem = "is nested too deep";
+    if (event == Json::parse_event_t::object_start) keys.emplace_back();
+    if (event == Json::parse_event_t::object_end) keys.pop_back();
+    if (event == Json::parse_event_t::key && !keys.back().insert(parsed.get<std::string>()).second)
+      problem =
+          absl::StrCat("names ", absl::Utf8SafeCHexEscape(parsed.get<std::string>()), " twice");
+    return true;
+  };
+  Json json = Json::parse(text, watch, /*allow_exceptions=*/false);
+  if (problem.empty() && !json.is_object()) problem = "is no JSON object";
+  if (!problem.empty()) return absl::InvalidArgumentError(absl::StrCat(what, " ", problem));
+  return json;
+}
+
 absl::StatusOr<std::map<std::string, SafeTensor>> ParseSafetensorsHeader(const std::string& path,
                                                                          const std::string& json,
                                                                          uint64_t data_offset,
                                                                          uint64_t file_bytes) {
   if (data_offset > file_bytes)
     return absl::InvalidArgumentError(absl::StrCat(path, ": truncated in its header"));
-  const absl::StatusOr<Json> entries = ParseStrictly(path, json);
+  const absl::StatusOr<Json> entries =
+      ParseObject(absl::StrCat(path, ": the safetensors header"), json);
   if (!entries.ok()) return entries.status();
   std::map<std::string, SafeTensor> tensors;
   std::vector<std::tuple<uint64_t, uint64_t, std::string>> spans;

@@ -4,6 +4,7 @@
 #define ECHELON_RUNTIME_WEIGHTS_SAFETENSORS_H_
 
 #include <map>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,10 @@ struct SafeTensor {
   std::vector<int64_t> shape;       // elements, row-major
   uint64_t offset = 0, nbytes = 0;  // of the file
 };
+
+// A JSON object; kInvalidArgument, beginning with `what`, for anything else, for one nested too
+// deep and for one that has a key twice.
+absl::StatusOr<nlohmann::json> ParseObject(const std::string& what, const std::string& text);
 
 // Parses the JSON header of a file of file_bytes whose data begins at data_offset. Errors name
 // `path` and the tensor: unknown dtype, negative or overflowing shape, offsets outside the file,

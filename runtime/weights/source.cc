@@ -23,7 +23,9 @@ namespace {
 constexpr size_t kMapBytes = 1 << 20;  // below this a mapping costs more than it saves
 constexpr size_t kStepBytes =
     2 << 20;  // copied at once: a huge page, while the kernel's zeroing has it cached
-constexpr size_t kReadBytes = 1 << 20;  // read, then summed while it is in a core's own cache
+// Read at once: summed while it is in a core's own cache, and from slow storage still a sign of
+// life.
+constexpr size_t kReadBytes = 1 << 20;
 constexpr size_t kProbes = 8;
 
 // Whether the pages of a mapping seem to be in the page cache. A file that is not there is better
@@ -97,9 +99,8 @@ class LocalFileSource final : public WeightSource {
       return absl::OkStatus();
     }
     if (crc32 != nullptr) *crc32 = 0;
-    const size_t most_bytes = crc32 == nullptr ? to.size() : kReadBytes;
     for (size_t done = 0; done < to.size();) {
-      const absl::Span<std::byte> rest = to.subspan(done, most_bytes);
+      const absl::Span<std::byte> rest = to.subspan(done, kReadBytes);
       const ssize_t got =
           ::pread(*descriptor, rest.data(), rest.size(), static_cast<off_t>(offset + done));
       if (got < 0 && errno == EINTR) continue;
@@ -137,7 +138,7 @@ class LocalFileSource final : public WeightSource {
 
 absl::Status WeightSource::ReadSummed(const std::string& path, uint64_t offset,
                                       absl::Span<std::byte> to, uint32_t* crc32) {
-  const absl::Status read = Read(path, offset, to);
+  absl::Status read = Read(path, offset, to);
   if (read.ok()) *crc32 = ExtendCrc32(0, to);
   return read;
 }

@@ -21,12 +21,12 @@ SAMPLES = ("by_round",)  # keys of lists, which no table shows
 def link_bars(rows: list[dict]) -> Iterator[figures.Bar]:
     """by_round: the round trip's time over the bare one's in the same round."""
     for row in rows:
-        if row["variant"] != "link":
+        if row["variant"] not in ("link", "link, TCP alone"):
             continue
         control = next(
             r for r in rows if r["bytes"] == row["bytes"] and r["variant"].endswith("(control)")
         )
-        what = f"link, {row['bytes'] >> 10} KiB: of bare TCP's speed"
+        what = f"{row['variant']}, {row['bytes'] >> 10} KiB: of bare TCP's speed"
         yield figures.Bar(what, HOP_AIM, 1 / row["ratio"], figures.noise(control["by_round"]))
 
 

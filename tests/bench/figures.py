@@ -43,7 +43,7 @@ class Bar:
         """A bar that allows less than the noise is unresolved, and so is what falls within it."""
         if self.seen < self.aim - self.noise:
             return "missed"
-        allowed = 1 - self.aim if self.aim < 1 else self.seen - self.aim
+        allowed = max(1 - self.aim, self.seen - self.aim)
         return "unresolved" if self.noise > allowed or self.seen < self.aim else "met"
 
     def row(self) -> dict:

@@ -31,6 +31,7 @@ using Clock = std::chrono::steady_clock;
 
 const absl::Duration kTimeout = absl::Seconds(20);
 const absl::Duration kSpin = absl::Microseconds(50);
+const LinkOptions kTcpAlone{.share_memory = false};
 const Hello kHello{.epoch = 1, .rank = 0, .token = "bench"};
 const Hello kSpinHello{.epoch = 2, .rank = 0, .token = "bench"};
 
@@ -88,7 +89,7 @@ void EchoLink(Link* link) {
 }
 
 struct Ports {
-  int bare = 0, link = 0, spinning_link = 0;
+  int bare = 0, link = 0, spinning_link = 0, tcp_link = 0;
 };
 
 // The echo process: ends when the pipe's other end does.
@@ -97,7 +98,8 @@ struct Ports {
   Fd bare = Must(ListenOn("127.0.0.1", 0));
   auto listener = Must(TcpListener::Listen("127.0.0.1", 0, {}));
   auto spinning = Must(TcpListener::Listen("127.0.0.1", 0, {}, {.spin = kSpin}));
-  const Ports ports{LocalPort(bare.get()), listener->port(), spinning->port()};
+  auto tcp = Must(TcpListener::Listen("127.0.0.1", 0, {}, kTcpAlone));
+  const Ports ports{LocalPort(bare.get()), listener->port(), spinning->port(), tcp->port()};
   if (write(ports_to, &ports, sizeof(ports)) != sizeof(ports)) _exit(1);
   std::thread([&] {
     while (true) {
@@ -118,6 +120,7 @@ struct Ports {
   };
   std::thread(serve, listener.get(), kHello).detach();
   std::thread(serve, spinning.get(), kSpinHello).detach();
+  std::thread(serve, tcp.get(), kHello).detach();
   char end;
   while (read(life, &end, 1) > 0) {
   }
@@ -146,9 +149,10 @@ std::function<void()> Bare(const Ports& ports, size_t bytes) {
   };
 }
 
-std::function<void()> Framed(int port, const Hello& hello, size_t bytes, absl::Duration spin) {
+std::function<void()> Framed(int port, const Hello& hello, size_t bytes,
+                             const LinkOptions& options) {
   const std::shared_ptr<Link> link =
-      Must(Dial(absl::StrCat("127.0.0.1:", port), hello, {}, kTimeout, {.spin = spin}));
+      Must(Dial(absl::StrCat("127.0.0.1:", port), hello, {}, kTimeout, options));
   Frame frame{.epoch = 1,
               .tensors = {{1, Tensor::Empty(DType::kF32, {static_cast<int64_t>(bytes / 4)})}}};
   std::fill_n(frame.tensors[0].tensor.data, bytes, std::byte{1});
@@ -178,8 +182,9 @@ void MeasureSize(const Ports& ports, size_t bytes, int trips, int rounds,
   std::vector<Variant> variants = {
       {"bare TCP", Bare(ports, bytes)},
       {"bare TCP again (control)", Bare(ports, bytes)},
-      {"link", Framed(ports.link, kHello, bytes, absl::ZeroDuration())},
-      {"link, spinning", Framed(ports.spinning_link, kSpinHello, bytes, kSpin)},
+      {"link", Framed(ports.link, kHello, bytes, {})},
+      {"link, spinning", Framed(ports.spinning_link, kSpinHello, bytes, {.spin = kSpin})},
+      {"link, TCP alone", Framed(ports.tcp_link, kHello, bytes, kTcpAlone)},
   };
   for (Variant& variant : variants) RunRound(&variant, std::max(trips / 10, 5));
   for (Variant& variant : variants) variant.us.clear();

@@ -8,6 +8,7 @@ are the client's own (`echelon generate`): to the first token, and between the o
 import argparse
 import contextlib
 import json
+import math
 import os
 import pathlib
 import re
@@ -27,7 +28,7 @@ CONFIG = {
     "vocab_size": 32000, "max_position_embeddings": 2048, "rms_norm_eps": 1e-05, "tie_word_embeddings": False,
     "torch_dtype": "bfloat16", "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
-PROMPT_WORDS, DECODED = 511, 65
+PROMPT_WORDS, DECODED, CHUNK = 511, 65, 128
 HOP_AIM_BYTES = 4500
 SUMMARY = re.compile(r"(\d+) prompt tokens; first token after ([\d.]+) s; (\d+) tokens, ([\d.]+) a second")
 SENT = re.compile(r"^echelon_link_sent_bytes_total\S* (\S+)$", re.MULTILINE)
@@ -74,7 +75,7 @@ class Served:
         self.echelon, self.stages = echelon, len(cores.split(","))
         self.folder = tempfile.TemporaryDirectory()
         endpoints = pathlib.Path(self.folder.name) / "endpoints.json"
-        words = [echelon, "run", model, f"--stages={self.stages}", f"--cores={cores}", "--chunk-tokens=128"]
+        words = [echelon, "run", model, f"--stages={self.stages}", f"--cores={cores}", f"--chunk-tokens={CHUNK}"]
         words += ["--http-port=0", "--grpc-port=0", "--metrics-port=0", f"--json-endpoints={endpoints}"]
         started = time.monotonic()
         self.process = subprocess.Popen([str(w) for w in words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -95,15 +96,28 @@ class Served:
         pages = [urllib.request.urlopen(f"http://{at}/metrics", timeout=10).read().decode() for at in self.endpoints["metrics"]]
         return [float(found[1]) if (found := SENT.search(page)) else 0.0 for page in pages]
 
+    def head_connections(self) -> dict[str, tuple[int, int]]:
+        """Of each TCP connection of rank 0, as the kernel counts: bytes and packets with data that it sent."""
+        words = ["ss", "--tcp", "--info", "--numeric", "--processes", "--no-header", "--oneline"]
+        lines = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+        mine = [line for line in lines if f"pid={self.endpoints['pids'][0]}," in line]
+        counts = {" ".join(line.split()[3:5]): [re.search(rf"{name}:(\d+)", line) for name in ("bytes_sent", "data_segs_out")] for line in mine}
+        return {ends: (int(sent[1]), int(packets[1])) for ends, (sent, packets) in counts.items() if sent and packets}
+
     def ask(self, tokens: int) -> dict[str, float]:
         words = [self.echelon, "generate", self.endpoints["grpc"], "the " * PROMPT_WORDS, "--raw", "--ignore-eos"]
-        before = self.sent()
+        before, connections = self.sent(), self.head_connections()
         done = subprocess.run([*map(str, words), f"--max-tokens={tokens}"], capture_output=True, text=True, timeout=300)
         found = SUMMARY.search(done.stderr)
         if not found:
             raise RuntimeError(f"echelon generate: {done.stderr.strip()}")
         sent = [after - b for after, b in zip(self.sent(), before, strict=True)]
-        return {"prompt": int(found[1]), "first_s": float(found[2]), "tokens": int(found[3]), "rate": float(found[4]), "sent": sent[0]}
+        grown = {ends: (b - connections.get(ends, (0, 0))[0], p - connections.get(ends, (0, 0))[1]) for ends, (b, p) in self.head_connections().items()}
+        packets = max(grown.values(), default=(0, 0))[1] if self.stages > 1 else 0  # the link carries most
+        return {
+            "prompt": int(found[1]), "first_s": float(found[2]), "tokens": int(found[3]), "rate": float(found[4]),
+            "sent": sent[0], "packets": packets,
+        }  # fmt: skip
 
     def stop(self) -> None:
         self.process.terminate()
@@ -142,6 +156,7 @@ def main() -> int:
                 "prefill_over_1": figures.median(figures.ratios([s["first_s"] for s in samples["1 stage"]], [s["first_s"] for s in seen])),
                 "decode_over_1": figures.median(figures.ratios(decode, [s["rate"] for s in samples["1 stage"]])),
                 "link_bytes_a_token": figures.median([s["sent"] / (s["prompt"] + s["tokens"] - 1) for s in seen]),
+                "link_packets_a_step": figures.median([s["packets"] / (math.ceil(s["prompt"] / CHUNK) + s["tokens"] - 1) for s in seen]),
                 "ready_s": group.ready_s,
                 "resident_mib": " + ".join(f"{mib:.0f}" for mib in group.resident_mib()),
             })  # fmt: skip

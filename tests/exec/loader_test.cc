@@ -97,8 +97,18 @@ TEST(Load, RefusesWhatFitsNoMemoryBeforeItReads) {
   const auto loaded = Load(source, {{"f", 0, uint64_t{1} << 50}}, 1, nullptr);
   EXPECT_TRUE(absl::IsResourceExhausted(loaded.status()));
   EXPECT_THAT(std::string(loaded.status().message()),
-              AllOf(HasSubstr("need 1048576.00 GiB"), HasSubstr("is left here"),
+              AllOf(HasSubstr("needs 1048576.00 GiB"), HasSubstr("is left here"),
                     HasSubstr("use more stages")));
+  const auto with = [&](const Beside& beside) {
+    const auto refused = Load(source, {{"f", 0, 1 << 30}}, 1, nullptr, beside);
+    EXPECT_TRUE(absl::IsResourceExhausted(refused.status()));
+    return std::string(refused.status().message());
+  };
+  EXPECT_THAT(with({.computed_bytes = uint64_t{1} << 50}),
+              HasSubstr("the stage needs 1048577.00 GiB for weights, and "));
+  EXPECT_THAT(with({.kv_bytes = uint64_t{1} << 50}),
+              AllOf(HasSubstr("1.00 GiB for weights and 1048576.00 GiB for KV cache, and "),
+                    HasSubstr("a smaller --kv-memory")));
   EXPECT_EQ(source.reads, 0);
   EXPECT_GT(AvailableMemoryBytes(), uint64_t{1} << 20);
 }

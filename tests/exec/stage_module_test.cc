@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 
 #include "tests/exec/oracle.h"
 #include "tests/graph/testing.h"
@@ -95,6 +97,19 @@ TEST(StageModule, NamesStageNodeAndModuleOfAnOperatorThatFails) {
       << "a failure leaves nothing behind";
 }
 
+TEST(StageModule, SaysSoWhenThereIsNoMemoryForWhatItSends) {
+  GraphMaker make;
+  const ValueId x = make.Input("x", {D(1)});
+  make.Output("output", V(make.Node("expand", {V(x), int64_t{0}}, {D(3)})));
+  graph::Argument& size = make.graph().nodes[0].arguments[1];
+  size.is_list = true;
+  size.items = {int64_t{1} << 50};  // a view of one number, until it is to be sent
+  const auto module = Load(make.graph());
+  const std::string said = ErrorOf(*module, Frame(x, Floats({1}, 1)));
+  EXPECT_THAT(said, HasSubstr("INTERNAL: stage 0: "));
+  EXPECT_THAT(said, HasSubstr("memory"));
+}
+
 TEST(StageModule, NamesThePythonOperatorThatFails) {
   GraphMaker make;
   const ValueId x = make.Input("x", {D(3)});
@@ -144,6 +159,23 @@ TEST(StageModule, KnowsItsOperatorsBeforeItReadsWeights) {
   EXPECT_EQ(ones.bytes_read(), 0u);
 }
 
+TEST(StageModuleDeathTest, ATextModelInBf16IsRefusedOnACpuThatLacksIt) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const auto load = [] {
+    ::setenv("ONEDNN_MAX_CPU_ISA", "AVX2", 1);  // read once by a process
+    GraphMaker make;
+    make.Output("output", V(make.Node("relu", {V(make.Input("x", {D(3)}))}, {D(3)})));
+    make.graph().text = graph::TextModel{.dtype = DType::kBF16};
+    Ones ones;
+    const auto module =
+        LoadStage(make.graph(), oracle::StagesOf(make.graph(), {0, 1})[0], ones, {});
+    std::fprintf(stderr, "%s\n", std::string(module.status().message()).c_str());
+    std::_Exit(static_cast<int>(module.status().code()));
+  };
+  EXPECT_EXIT(load(), ::testing::ExitedWithCode(static_cast<int>(absl::StatusCode::kUnimplemented)),
+              "stage 0: this CPU does not compute in bf16 .*; use --dtype f32");
+}
+
 TEST(StageModule, SendsCopiesOfItsBuffers) {
   GraphMaker make;
   const ValueId x = make.Input("x", {D(2)}), calls = make.Stored("calls", {2}, Stored::kBuffer);
@@ -167,6 +199,45 @@ TEST(StageModule, ReadsTiedWeightsOnce) {
   make.Output("output", V(make.Node("add.Tensor", {V(sum), V(b)}, {D(2)})));
   Lay(make.graph());
   EXPECT_EQ(Load(make.graph())->weight_bytes(), 8u);
+}
+
+// DIR/model.safetensors with the bf16 tensor w [16, 4], all ones.
+std::string CheckpointOfOnes() {
+  const auto folder = std::filesystem::path(::testing::TempDir()) / "checkpoint_of_ones";
+  std::filesystem::create_directories(folder);
+  const std::string header = R"({"w":{"dtype":"BF16","shape":[16,4],"data_offsets":[0,128]}})";
+  const uint64_t size = header.size();
+  std::ofstream file(folder / "model.safetensors", std::ios::binary);
+  file.write(reinterpret_cast<const char*>(&size), sizeof size) << header;
+  for (int i = 0; i < 64; ++i) file.write("\x80\x3F", 2);
+  return folder.string();
+}
+
+TEST(StageModule, PacksWhatARecipeComputesAndKeepsNoOtherCopy) {
+  const auto checkpoint = weights::Checkpoint::Open(CheckpointOfOnes());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  GraphMaker make;
+  const ValueId x = make.Input("x", {D(2), D(16)}), weight = make.Stored("weight", {4, 16});
+  make.Output("output", V(make.Node("linear", {V(x), V(weight)}, {D(2), D(4)})));
+  Lay(make.graph());
+  using graph::Recipe;
+  const Recipe turned{
+      .op = Recipe::kTranspose, .dim = 0, .other = 1, .of = {Recipe{.tensor = "w"}}};
+  make.graph().stored[0].recipe = Recipe{.op = Recipe::kCast, .dtype = DType::kF32, .of = {turned}};
+  bool is_kept = true;
+  const LoadOptions options{
+      .threads = 1,
+      .checkpoint = &*checkpoint,
+      .least_packed_elements = 1,
+      .observe = [&](int, const auto& storage_of) { is_kept = !storage_of(weight).empty(); }};
+  const auto files = weights::LocalFiles();
+  const auto module =
+      LoadStage(make.graph(), oracle::StagesOf(make.graph(), {0, 1})[0], *files, options);
+  ASSERT_TRUE(module.ok()) << module.status();
+  link::Frame frame = Frame(x, Floats({2, 16}, 0.5));
+  ASSERT_TRUE((*module)->Run(frame).ok());
+  EXPECT_THAT(Numbers(frame.tensors[0].tensor), Each(8));
+  EXPECT_FALSE(is_kept);
 }
 
 TEST(StageModule, AddsUpTheTimesOfItsNodes) {

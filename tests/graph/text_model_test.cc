@@ -40,6 +40,14 @@ TEST(TextModel, SaysWhatTheExporterSaid) {
   EXPECT_EQ(ToText(model->recipes.at("gate")), "cast(reshape(stack(0, a, b), 2x2), f32)");
 }
 
+TEST(TextModel, AnEndThatTheVocabularyLacksIsNone) {
+  Json json = Model();
+  json["eos_token_ids"] = {-1, 127, 128};
+  const auto model = ReadTextModel(json, "m.pt2");
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_EQ(model->eos_token_ids, std::vector<int64_t>{127});
+}
+
 TEST(TextModel, NamesTheFieldThatIsWrong) {
   const auto with = [](const char* key, Json value) {
     Json json = Model();

@@ -1,5 +1,6 @@
 #include "runtime/group/formation.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "absl/strings/str_cat.h"
@@ -225,6 +226,186 @@ TEST(Formation, ALoadThatFailsIsNamedAndEndsTheHeadOnlyWhenItIsItsOwn) {
   EXPECT_EQ(story.On(LoadFailed{kSelf, absl::NotFoundError("no net.pt2")}),
             "log: rank 0 cannot load its stage: no net.pt2\n"
             "end: NOT_FOUND: rank 0 cannot load its stage: no net.pt2\n");
+}
+
+// ---- Leaving -----------------------------------------------------------------------------------
+
+constexpr char kStays[] =
+    "log: rank 1 at 10.0.0.1:7 is told to stop: it stays until what runs has ended\n";
+constexpr char kReleased[] =
+    "stream 1: release\n"
+    "log: rank 1 at 10.0.0.1:7 is gone: it was told to stop\n";
+
+TEST(Formation, AWorkerThatLeavesIsReleasedWhenNothingRunsAndAnotherTakesItsPlace) {
+  Story story;
+  story.Form();
+  EXPECT_EQ(story.On(Leaving{1}), kStays);
+  EXPECT_EQ(story.After(absl::Milliseconds(400)), "") << "the head may be told to stop as well";
+  story.On(Heard{1});
+  EXPECT_EQ(story.After(absl::Milliseconds(200)), "stream 0: hold requests of epoch 100\n");
+  EXPECT_TRUE(story.formation().status().formed);
+  EXPECT_EQ(story.On(Idle{99}), "") << "of another epoch";
+  EXPECT_EQ(story.On(Idle{100}),
+            absl::StrCat("log: epoch 100 is closed: rank 1 leaves\n"
+                         "stream 0: close epoch 100: UNAVAILABLE: rank 1 leaves\n"
+                         "stream 1: close epoch 100: UNAVAILABLE: rank 1 leaves\n",
+                         kReleased));
+  EXPECT_EQ(story.On(Lost{1, "its stream broke"}), "") << "it is nobody's";
+  EXPECT_EQ(story.On(Join(2, Rank(1, "b"))), "stream 2: send the plan\n");
+  EXPECT_EQ(story.On(Loaded{2}),
+            "stream 0: open epoch 101, next is 10.0.0.1:9\n"
+            "stream 2: open epoch 101, next is 10.0.0.0:9\n");
+}
+
+TEST(Formation, AWorkerThatLeavesWhileNoEpochIsFormedIsReleasedAtOnce) {
+  Story gathering;
+  gathering.HeadLoads();
+  gathering.On(Join(1, Rank(1)));
+  EXPECT_EQ(gathering.On(Leaving{1}), kReleased);
+  Story opening;
+  opening.HeadLoads();
+  opening.On(Join(1, Rank(1)));
+  opening.On(Loaded{1});
+  EXPECT_EQ(opening.On(Leaving{1}),
+            absl::StrCat("log: epoch 100 is closed: rank 1 leaves\n"
+                         "stream 0: close epoch 100: UNAVAILABLE: rank 1 leaves\n"
+                         "stream 1: close epoch 100: UNAVAILABLE: rank 1 leaves\n",
+                         kReleased));
+  EXPECT_EQ(opening.formation().ToString(), "epoch 100 gathering: 0 loaded, 1 missing");
+}
+
+TEST(Formation, AllThatLeaveTogetherAreReleasedTogether) {
+  Story story(3);
+  story.HeadLoads();
+  for (const StreamId stream : {1, 2}) {
+    story.On(Join(stream, Rank(static_cast<int>(stream), "a", 3)));
+    story.On(Loaded{stream});
+  }
+  for (const StreamId stream : {0, 1, 2}) story.On(Opened{stream, 100});
+  story.On(Leaving{1});
+  story.On(Leaving{2});
+  EXPECT_EQ(story.After(absl::Milliseconds(600)), "stream 0: hold requests of epoch 100\n");
+  const std::string actions = story.On(Idle{100});
+  EXPECT_THAT(actions, testing::HasSubstr("epoch 100 is closed: ranks 1, 2 leave"));
+  EXPECT_THAT(actions, testing::HasSubstr("stream 1: release"));
+  EXPECT_THAT(actions, testing::HasSubstr("stream 2: release"));
+  EXPECT_EQ(story.formation().ToString(), "epoch 100 gathering: 0 loaded, 1 missing, 2 missing");
+}
+
+TEST(Formation, AFailureWhileARankLeavesReleasesItToo) {
+  Story story;
+  story.Form();
+  story.On(Leaving{1});
+  EXPECT_THAT(story.On(Failed{kSelf, 100, absl::UnavailableError("its link broke")}),
+              testing::EndsWith(kReleased));
+}
+
+TEST(Formation, AHeadThatStopsKeepsItsLeavingWorkersAndOpensNoEpoch) {
+  for (const bool head_first : {true, false}) {
+    Story story;
+    story.Form();
+    if (head_first) {
+      EXPECT_EQ(story.On(Leaving{kSelf}), "");
+    }
+    EXPECT_EQ(story.On(Leaving{1}), kStays);
+    if (!head_first) {
+      EXPECT_EQ(story.On(Leaving{kSelf}), "");
+    }
+    story.On(Heard{1});
+    EXPECT_EQ(story.After(absl::Milliseconds(600)), "") << "requests go on";
+    EXPECT_EQ(story.On(Idle{100}), "");
+    EXPECT_TRUE(story.formation().status().formed);
+  }
+  Story story;
+  story.HeadLoads();
+  story.On(Leaving{kSelf});
+  story.On(Join(1, Rank(1)));
+  EXPECT_EQ(story.On(Loaded{1}), "");
+}
+
+// ---- Fencing -----------------------------------------------------------------------------------
+
+Identity Pod(const std::string& incarnation, int64_t started_ms, const std::string& name = "p-1") {
+  Identity identity = Rank(1, incarnation);
+  identity.pod_name = name;
+  identity.started_ms = started_ms;
+  return identity;
+}
+
+const char kFenced[] =
+    "FAILED_PRECONDITION: rank 1 is refused: a newer incarnation of rank 1 has joined";
+
+TEST(Formation, OfTwoIncarnationsOfAPodTheNewerHasTheRank) {
+  const std::string fenced = absl::StrCat("stream 1: refuse: ", kFenced, "\n");
+  const std::string later =
+      "stream 2: refuse: UNAVAILABLE: rank 1 is held by an incarnation of pod p-1 that began "
+      "later; it is yours when that one has gone\n";
+  const struct {
+    const char* what;
+    Identity in, newcomer;
+    std::string begins;
+  } cases[] = {
+      {"began later", Pod("a", 1000), Pod("b", 2000), fenced},
+      {"began earlier", Pod("a", 2000), Pod("b", 1000), later},
+      {"at the same time", Pod("a", 1000), Pod("b", 1000), fenced},
+      {"nobody knows when the newcomer began", Pod("a", 1000), Pod("b", 0), fenced},
+      {"nobody knows when the other began", Pod("a", 0), Pod("b", 1000), fenced},
+      {"another pod that says to be the rank", Pod("a", 1000), Pod("b", 2000, "q-1"), ""},
+      {"processes outside Kubernetes", Pod("a", 1000, ""), Pod("b", 2000, ""), ""},
+  };
+  for (const auto& one : cases) {
+    Story story;
+    story.HeadLoads();
+    story.On(Join(1, one.in));
+    const std::string actions = story.On(Join(2, one.newcomer));
+    EXPECT_THAT(actions, testing::StartsWith(one.begins)) << one.what;
+    EXPECT_EQ(actions.empty(), one.begins.empty()) << one.what << actions;
+    const bool took_over = one.begins == fenced;
+    EXPECT_EQ(story.formation().status().ranks[1].incarnation, took_over ? "b" : "a") << one.what;
+    EXPECT_EQ(actions.find("stream 2: send the plan") != std::string::npos, took_over) << one.what;
+  }
+}
+
+TEST(Formation, AFencedIncarnationNeverComesBack) {
+  Story story;
+  story.HeadLoads();
+  story.On(Join(1, Pod("a", 1000)));
+  story.On(Join(2, Pod("b", 2000)));
+  const auto refused = [](StreamId stream) {
+    return absl::StrCat(
+        "log: rank 1 is refused: a newer incarnation of rank 1 has joined (10.0.0.1:7)\n",
+        "stream ", stream, ": refuse: ", kFenced, "\n");
+  };
+  EXPECT_EQ(story.On(Join(3, Pod("a", 9000))), refused(3)) << "its container was started again";
+  story.On(Lost{2, "its stream broke"});
+  EXPECT_EQ(story.On(Join(4, Pod("a", 9000))), refused(4)) << "though the rank is free";
+  EXPECT_EQ(story.On(Join(5, Pod("b", 3000))), "stream 5: send the plan\n");
+  EXPECT_EQ(story.formation().status().ranks[1].incarnation, "b");
+}
+
+TEST(Formation, ANewerIncarnationEndsTheEpochOfTheOlder) {
+  Story story;
+  story.HeadLoads();
+  story.On(Join(1, Pod("a", 1000)));
+  story.On(Loaded{1});
+  story.On(Opened{kSelf, 100});
+  story.On(Opened{1, 100});
+  EXPECT_EQ(
+      story.On(Join(2, Pod("b", 2000))),
+      absl::StrCat("stream 1: refuse: ", kFenced, "\n",
+                   "log: rank 1 at 10.0.0.1:7 is gone: a newer incarnation has joined\n"
+                   "log: epoch 100 is closed: rank 1 is gone: a newer incarnation has joined\n"
+                   "stream 0: close epoch 100: UNAVAILABLE: rank 1 is gone: a newer "
+                   "incarnation has joined\n"
+                   "stream 2: send the plan\n"));
+}
+
+TEST(Formation, AContainerStartedAgainInItsPodIsTheSameIncarnation) {
+  Story story;
+  story.HeadLoads();
+  story.On(Join(1, Pod("a", 1000)));
+  EXPECT_THAT(story.On(Join(2, Pod("a", 5000))), testing::EndsWith("stream 2: send the plan\n"));
+  EXPECT_THAT(story.On(Join(3, Pod("a", 6000))), testing::EndsWith("stream 3: send the plan\n"));
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "tests/group/ring_member.h"
+#include "tests/patience.h"
 
 namespace echelon::group {
 namespace {
@@ -31,10 +32,12 @@ int Run(int rank, int world, int port) {
                           .world = world,
                           .graph_digest = "d",
                           .incarnation = absl::StrCat(getpid(), absl::ToUnixNanos(absl::Now()))};
+  Timing timing;
+  timing.liveness *= kPatience;
   std::unique_ptr<Node> node;
   if (rank == 0) {
-    auto head =
-        StartHead(identity, "127.0.0.1", port, "{}", member.link_port(), &member, {}, nullptr);
+    auto head = StartHead(identity, "127.0.0.1", port, "{}", member.link_port(), "", &member,
+                          timing, nullptr);
     if (!head.ok()) {
       PrintingMember::Print(absl::StrCat("ended: ", std::string(head.status().message())));
       return 1;
@@ -43,7 +46,7 @@ int Run(int rank, int world, int port) {
     PrintingMember::Print(absl::StrCat("port ", node->port()));
   } else {
     node = StartWorker(identity, absl::StrCat("127.0.0.1:", port), member.link_port(), "", &member,
-                       {}, nullptr);
+                       timing, nullptr);
   }
   const absl::Status status = node->Wait();
   PrintingMember::Print(absl::StrCat("ended: ", std::string(status.message())));

@@ -81,6 +81,22 @@ class RingMember : public Member {
     });
   }
 
+  void Hold(uint64_t, std::function<void()> idle) override {
+    {
+      MutexLock lock(&mutex_);
+      ++holds;
+      idle_ = std::move(idle);
+      if (busy_) return;
+    }
+    TellIdle();
+  }
+
+  // The head's: whether requests run.
+  void KeepBusy(bool busy) {
+    Set([&] { busy_ = busy; });
+    if (!busy) TellIdle();
+  }
+
   // A frame goes to the next rank; one comes from the rank before.
   absl::Status PassOn(uint64_t step) {
     std::shared_ptr<link::Link> next, before;
@@ -116,10 +132,16 @@ class RingMember : public Member {
     Set([&] { may_load_ = !hold; });
   }
 
-  std::atomic<int> loads = 0, opens = 0;
+  std::atomic<int> loads = 0, opens = 0, holds = 0;
   absl::Status load_status;  // set before the group starts
 
  private:
+  void TellIdle() {
+    std::function<void()> idle;
+    Set([&] { idle.swap(idle_); });
+    if (idle) idle();
+  }
+
   template <typename Change>
   void Set(Change change) {
     MutexLock lock(&mutex_);
@@ -131,7 +153,8 @@ class RingMember : public Member {
   std::atomic<uint64_t> cancelled_through_ = 0;
   std::atomic<bool> dial_cancelled_ = false;
   mutable Mutex mutex_;
-  bool may_load_ = true;
+  bool may_load_ = true, busy_ = false;
+  std::function<void()> idle_;
   uint64_t formed_ = 0, closed_ = 0;
   std::string plan_;
   absl::Status why_;

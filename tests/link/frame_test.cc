@@ -100,7 +100,7 @@ TEST(Frame, RefusesForeignBytesAndNamesTheField) {
       {"version", With(good, 4, uint8_t{9}), "version 9"},
       {"bit flip", damaged, "wrong header checksum"},
       {"kind", With(good, 5, uint8_t{77}), "no kind has number 77"},
-      {"flags", With(good, 28, uint32_t{1}), "not zero"},
+      {"reserved", With(good, 44, uint32_t{1}), "not zero"},
       {"counts", With(good, 32, uint32_t{0xffffffff}), "4294967298 values, at most 65536"},
       {"counts past descriptors", With(good, 32, uint32_t{60000}),
        "bytes of descriptors for 60003 values"},

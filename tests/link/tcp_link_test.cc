@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/link/socket.h"
 #include "runtime/sync/steady_clock.h"
+#include "tests/patience.h"
 
 namespace echelon::link {
 namespace {
@@ -280,7 +281,8 @@ TEST(TcpListener, DropsWhoSaysNothing) {
   auto listener = NewListener({.hello_timeout = absl::Milliseconds(20)});
   const Fd silent = Stranger(*listener, ""),
            slow = Stranger(*listener, HelloBytes(kHello).substr(0, 30));
-  EXPECT_TRUE(absl::IsDeadlineExceeded(listener->Accept(kHello, absl::Milliseconds(60)).status()));
+  const absl::Duration longer = kPatience * absl::Milliseconds(60);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(listener->Accept(kHello, longer).status()));
   EXPECT_EQ(listener->refused_connections(), 2u);
 }
 

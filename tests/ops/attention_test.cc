@@ -155,6 +155,15 @@ std::string FaultOf(const Call& call) {
   return "none";
 }
 
+std::string FaultOf(const StepContext& context) {
+  try {
+    const Running running(&context);
+  } catch (const c10::Error& error) {
+    return error.what_without_backtrace();
+  }
+  return "none";
+}
+
 TEST(AttentionOperator, NamesWhatDoesNotFit) {
   const Call call{
       .q = at::zeros({1, 4, 2, 8}), .k = at::zeros({1, 2, 2, 8}), .v = at::zeros({1, 2, 2, 8})};
@@ -183,9 +192,9 @@ TEST(AttentionOperator, NamesWhatDoesNotFit) {
   step.sequences[0].count = 1;
   EXPECT_THAT(FaultOf(call), HasSubstr("the graph gives 2 tokens, the step has 1"));
   step.sequences[0] = {.id = 3, .start = 15, .count = 2, .blocks = {1}};
-  EXPECT_THAT(FaultOf(call), HasSubstr("sequence 3 has blocks for 16 of its 17 tokens"));
+  EXPECT_THAT(FaultOf(context), HasSubstr("sequence 3 has blocks for 16 of its 17 tokens"));
   step.sequences[0].blocks = {1, 2};
-  EXPECT_THAT(FaultOf(call), HasSubstr("block 2 of sequence 3 is none of the cache's 2"));
+  EXPECT_THAT(FaultOf(context), HasSubstr("block 2 of sequence 3 is none of the cache's 2"));
 }
 
 TEST(AttentionOperator, ComesBackToTheOuterStep) {

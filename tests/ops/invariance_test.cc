@@ -139,13 +139,6 @@ const std::vector<Operator>& Operators() {
          const at::Tensor top = std::get<0>(at::topk(p, 4));
          return top / at::sum(top, {-1}, true);
        }},
-      {"linear", [](const auto& x) { return LinearRows(x, Weight(x, 96, x.size(2)), {}); }},
-      {"linear_of_few_outputs",
-       [](const auto& x) { return LinearRows(x, Weight(x, 5, x.size(2)), Weight(x, 1, 5)[0]); }},
-      {"linear_of_many_outputs",
-       [](const auto& x) { return LinearRows(x, Weight(x, 200, x.size(2)), {}); }},
-      {"linear_of_columns",  // as addmm and mm have it
-       [](const auto& x) { return LinearRows(x, Weight(x, x.size(2), 99).t(), {}); }},
   };
   return operators;
 }
@@ -181,19 +174,6 @@ class RowInvariance : public testing::TestWithParam<size_t> {};
 
 TEST_P(RowInvariance, HoldsForEveryNumberOfRows) {
   EXPECT_EQ(Variants(Operators()[GetParam()]), "");
-}
-
-TEST(LinearRows, AgreesWithLinear) {
-  at::manual_seed(2);
-  const at::Tensor x = at::randn({2, 7, 70}), bias = at::randn({37});
-  const at::Tensor rows = at::randn({37, 70}), columns = at::randn({70, 37}).t();
-  for (const at::Tensor& weight : {rows, columns}) {
-    const at::Tensor expected = at::linear(x, weight, bias);
-    EXPECT_TRUE(at::allclose(LinearRows(x, weight, bias), expected, 1e-5, 1e-5));
-    const at::Tensor strided = x.transpose(0, 1).contiguous().transpose(0, 1);
-    EXPECT_TRUE(at::equal(LinearRows(strided, weight, bias), LinearRows(x, weight, bias)));
-  }
-  EXPECT_EQ(LinearRows(x.slice(1, 0, 0), rows, bias).sizes(), at::IntArrayRef({2, 0, 37}));
 }
 
 TEST(RunElementwise, AgreesWithTheOperator) {

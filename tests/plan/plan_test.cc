@@ -20,7 +20,6 @@ using graph::testing::Schemas;
 using graph::testing::V;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using ::testing::IsEmpty;
 
 // Linear layers of the given widths, f32, batch 4, in modules "layers.0", "layers.1"...
 Graph Layers(const std::vector<int64_t>& widths) {
@@ -149,6 +148,10 @@ TEST(Balanced, StaysUnderEachStagesMemory) {
               ElementsAre(0, 1, 4));
   EXPECT_EQ(ErrorOf(graph, {.stages = 2, .stage_memory_bytes = {7 * kMiB}}),
             "stage 0 needs 8.0 MiB (weights) but --stage-memory gives it 7.0 MiB");
+  EXPECT_EQ(
+      ErrorOf(graph, {.stages = 2, .stage_memory_bytes = {11 * kMiB}, .kv_memory_bytes = 4 * kMiB}),
+      "stage 0 needs 8.0 MiB (weights) and 4.0 MiB (--kv-memory) but --stage-memory gives it "
+      "11.0 MiB");
   EXPECT_THAT(ErrorOf(graph, {.stages = 2, .stage_memory_bytes = {1, 2, 3}}),
               HasSubstr("--stage-memory has 3 entries for 2 stages"));
   EXPECT_THAT(

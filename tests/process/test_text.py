@@ -48,6 +48,9 @@ def test_a_question_is_answered_over_stages(smollm2, environment, stages):
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == ANSWER
     assert re.search(r"37 prompt tokens; first token after .* s; 8 tokens", done.stderr)
+    # Though the checkpoint is bf16, half as large, each rank names one total: its own.
+    told = set(re.findall(r"^rank (\d): loaded \S+ \S+ of (.+)$", done.stderr, re.MULTILINE))
+    assert len(told) == len({rank for rank, _ in told}) == stages, told
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +208,23 @@ def test_flags_of_an_export_are_refused_for_a_file(command, environment):
     assert "--dtype: model.pt2 is exported already" in done.stderr and done.stderr.count("\n") == 1
 
 
+def test_a_length_below_one_is_refused(smollm2, environment):
+    words = [BIN / "echelon", "plan", smollm2, "--max-model-len=-5"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30, env=environment)
+    assert done.returncode == 1
+    assert done.stderr == "echelon plan: --max-model-len -5 is no number of tokens above 0\n"
+
+
+def test_memory_that_the_stages_lack_together_is_told_before_they_load(smollm2, environment):
+    words = [BIN / "echelon", "run", smollm2, "--stages=2", "--dtype=f32", "--max-model-len=2048", "--kv-memory=20TiB"]
+    words += ["--http-port=0", "--grpc-port=0", "--metrics-port=0"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=150, env=environment)
+    assert done.returncode == 1
+    said = r"echelon run: the stages together need 0\.\d+ GiB for weights and \d+\.\d+ GiB for KV cache, and \S+ GiB"
+    assert re.search(said, done.stderr), done.stderr
+    assert "loaded" not in done.stderr
+
+
 def test_flags_of_stages_are_refused_for_a_server(served, environment):
     done = generate(served["grpc"], QUESTION, "--stages=2", env=environment)
     assert done.returncode == 1 and done.stderr.startswith("echelon generate: --stages: "), done.stderr
@@ -215,3 +235,25 @@ def test_what_is_no_model_is_named(environment, tmp_path):
     assert done.returncode == 1 and "config.json" in done.stderr, done.stderr
     done = generate("nowhere", QUESTION, env=environment)
     assert "neither a model's directory nor HOST:PORT" in done.stderr
+
+
+def test_a_text_under_way_is_finished_when_all_its_ranks_are_told_to_stop(smollm2, environment, start, tmp_path):
+    """As when a StatefulSet is deleted: every pod gets its signal at once."""
+    graph = tmp_path / "smollm2.pt2"
+    export = [environment["ECHELON_EXPORT"], smollm2, "-o", graph, "--dtype=f32", "--max-model-len=2048"]
+    subprocess.run(export, check=True, capture_output=True, timeout=150, env=environment)
+    port, flags = free_port(), (f"--weights={smollm2}", "--drain-seconds=120", "--threads=1")
+    ranks = [start.stage(graph, rank, 2, port, *flags, f"--health-port={free_port()}") for rank in range(2)]
+    for rank in ranks:
+        rank.wait_ready()
+    words = [BIN / "echelon", "generate", ranks[0].address("grpc"), "Count.", "--ignore-eos", "--max-tokens=30", "--json"]
+    child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    first = json.loads(child.stdout.readline())  # it is under way
+    for rank in reversed(ranks):
+        rank.signal(signal.SIGTERM)
+    rest, error = child.communicate(timeout=150)
+    assert child.returncode == 0, error
+    lines = [first, *map(json.loads, rest.splitlines())]
+    assert sum(len(line["token_ids"]) for line in lines) == 30
+    assert lines[-1]["finish_reason"] == "length"
+    assert [rank.wait(10) for rank in ranks] == [0, 0]

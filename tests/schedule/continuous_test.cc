@@ -222,6 +222,26 @@ TEST(Continuous, AFailedStepFailsItsRequestsAloneAndTheEndOfAnEpochFailsAll) {
             "launch step 3: request 4 tokens 0 in 0 draws\n");
 }
 
+TEST(Continuous, WhatHasBegunGoesOnWhileTheRestIsHeldAcrossEpochs) {
+  Continuous schedule({.chunk_tokens = 4, .blocks = 8, .block_tokens = 4});
+  EXPECT_EQ(Play(&schedule, {Request{1, 2, 4}, Continuous::Hold{}, Request{2, 3, 4}, StepDone{0},
+                             StepDone{1, {1}}}),
+            "request 1: prompt 2, at most 4 tokens\n"
+            "launch step 0: request 1 tokens 0..1 in 0 draws\n"
+            "hold\n"
+            "request 2: prompt 3, at most 4 tokens\n"
+            "step 0 done\n"
+            "launch step 1: request 1 tokens 2 in 0 draws\n"
+            "step 1 done, finished 1\n");
+  EXPECT_EQ(schedule.begun(), 0);
+  EXPECT_EQ(schedule.waiting(), 1);
+  EXPECT_EQ(
+      Play(&schedule, {EpochEnded{absl::UnavailableError("rank 1 leaves")}, Continuous::Resume{}}),
+      "epoch ended: UNAVAILABLE: rank 1 leaves\n"
+      "resume\n"
+      "launch step 2: request 2 tokens 0..2 in 0 draws\n");
+}
+
 TEST(Continuous, OptionsAreBroughtInOrder) {
   const Continuous schedule({.stages = 4, .window = 1, .chunk_tokens = 512, .step_tokens = 100});
   EXPECT_EQ(schedule.options().window, 4);

@@ -48,6 +48,44 @@ TEST(FillDrain, TheNextRequestFollowsOnTheHeelsOfTheFirst) {
             "finish request 2\n");
 }
 
+TEST(FillDrain, WhatHasBegunGoesOnWhileTheRestIsHeldAcrossEpochs) {
+  FillDrain schedule({.window = 1, .max_waiting = 2});
+  EXPECT_EQ(Play(&schedule, {Request{1, 4, 2}, Request{2, 1, 1}, Hold{}, StepDone{0}, StepDone{1},
+                             Request{3, 1, 1}, Request{4, 1, 1}}),
+            "request 1: 4 rows in 2 chunks\n"
+            "launch step 0: request 1 chunk 0/2 rows 0..2\n"
+            "request 2: 1 rows in 1 chunks\n"
+            "hold\n"
+            "step 0 done\n"
+            "launch step 1: request 1 chunk 1/2 rows 2..4\n"
+            "step 1 done\n"
+            "finish request 1\n"
+            "request 3: 1 rows in 1 chunks\n"
+            "request 4: 1 rows in 1 chunks\n"
+            "reject request 4: RESOURCE_EXHAUSTED: the queue is full: 2 requests wait; try again "
+            "later\n");
+  EXPECT_EQ(schedule.begun(), 0);
+  EXPECT_EQ(schedule.ToString(), "in flight 0/1:; held: 2 3");
+  EXPECT_EQ(Play(&schedule, {EpochEnded{absl::UnavailableError("rank 1 leaves")}, Resume{}}),
+            "epoch ended: UNAVAILABLE: rank 1 leaves\n"
+            "resume\n"
+            "launch step 2: request 2 chunk 0/1 rows 0..1\n");
+}
+
+TEST(FillDrain, AnEpochThatBreaksWhileHeldFailsOnlyWhatHasBegun) {
+  FillDrain schedule({.window = 1});
+  EXPECT_EQ(Play(&schedule, {Request{1, 4, 2}, Request{2, 1, 1}, Hold{},
+                             EpochEnded{absl::UnavailableError("rank 1 is lost")}, StepDone{0}}),
+            "request 1: 4 rows in 2 chunks\n"
+            "launch step 0: request 1 chunk 0/2 rows 0..2\n"
+            "request 2: 1 rows in 1 chunks\n"
+            "hold\n"
+            "epoch ended: UNAVAILABLE: rank 1 is lost\n"
+            "fail request 1: UNAVAILABLE: rank 1 is lost\n"
+            "step 0 done\n");
+  EXPECT_EQ(schedule.ToString(), "in flight 0/1:; held: 2");
+}
+
 TEST(FillDrain, NeverMakesMoreChunksThanRowsNorAnyOfWhatCannotBeSplit) {
   FillDrain schedule({.window = 8});
   EXPECT_EQ(Play(&schedule,

@@ -27,6 +27,7 @@ class FakeTextBackend : public TextBackend {
 
   void Generate(TokenRequest request, OnToken on_token) override {
     MutexLock lock(&mutex_);
+    mutex_.Await([&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return !is_blocked_; });
     requests_.push_back(request);
     threads_.emplace_back([this, script = script_, failure = failure_, forever = forever_,
                            request = std::move(request), on_token = std::move(on_token)] {
@@ -45,6 +46,11 @@ class FakeTextBackend : public TextBackend {
     MutexLock lock(&mutex_);
     script_ = std::move(tokens);
     forever_ = true;
+  }
+  // Calls of Generate do not return until they are let go.
+  void Block(bool is_blocked) {
+    MutexLock lock(&mutex_);
+    is_blocked_ = is_blocked;
   }
   void SetReady(absl::Status ready) {
     MutexLock lock(&mutex_);
@@ -127,6 +133,7 @@ class FakeTextBackend : public TextBackend {
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
   absl::Status ready_ ABSL_GUARDED_BY(mutex_);
   bool forever_ ABSL_GUARDED_BY(mutex_) = false;
+  bool is_blocked_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   bool told_ ABSL_GUARDED_BY(mutex_) = false;
   int ended_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -4,6 +4,7 @@
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 
+#include <atomic>
 #include <cstring>
 #include <thread>
 
@@ -11,7 +12,9 @@
 #include "absl/synchronization/notification.h"
 #include "proto/inference.grpc.pb.h"
 #include "runtime/serve/grpc_codec.h"
+#include "runtime/serve/text_only.h"
 #include "tests/serve/fake_backend.h"
+#include "tests/serve/fake_text_backend.h"
 #include "tests/serve/raw_client.h"
 
 namespace echelon::serve {
@@ -211,6 +214,26 @@ TEST_F(GrpcServerTest, AnswersWhatIsInFlightBeforeItStops) {
   EXPECT_TRUE(status.ok()) << status.error_message();
 }
 
+TEST_F(GrpcServerTest, AStopThatWaitsEndsWhenItsCallsAreCancelled) {
+  backend_.Hold();
+  grpc::Status status;
+  std::atomic<bool> called = false;
+  std::thread call([&] {
+    status = Infer(FourFloats());
+    called = true;
+  });
+  ASSERT_TRUE(backend_.WaitForHeld(1));
+  std::thread stop([&] { server_->Stop(absl::Now() + absl::Hours(1)); });
+  while (!called) {
+    server_->CancelCalls();
+    std::this_thread::yield();
+  }
+  call.join();
+  EXPECT_FALSE(status.ok());
+  backend_.Release();
+  stop.join();
+}
+
 // The health protocol's one message, as its bytes: field 1, an enum (1: serving, 2: not).
 std::string Health(const std::shared_ptr<grpc::Channel>& channel, const std::string& service) {
   const std::string bytes =
@@ -263,6 +286,24 @@ TEST_F(GrpcServerTest, OutlivesGarbageOnItsPort) {
     EXPECT_TRUE(client.WaitForClose());
   }
   EXPECT_TRUE(Infer(FourFloats()).ok());
+}
+
+TEST_F(GrpcServerTest, SaysThatALanguageModelIsReadyAndWhichDoorItsTextsComeThrough) {
+  FakeTextBackend text({.name = "echo"});
+  TextOnly text_only(&text);
+  Start({.backend = &text_only});
+  const auto is_ready = [&] {
+    grpc::ClientContext context;
+    inference::ServerReadyResponse response;
+    EXPECT_TRUE(stub_->ServerReady(&context, {}, &response).ok());
+    return response.ready();
+  };
+  EXPECT_TRUE(is_ready());
+  text.SetReady(absl::UnavailableError("waiting for rank 1"));
+  EXPECT_FALSE(is_ready());
+  const grpc::Status refused = Infer(FourFloats());
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_THAT(refused.error_message(), HasSubstr("echo is a language model; its texts come over"));
 }
 
 TEST_F(GrpcServerTest, SaysOnWorkersWhereRequestsGo) {

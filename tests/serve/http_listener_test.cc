@@ -255,6 +255,18 @@ TEST(HttpListener, IgnoresASecondAnswer) {
   EXPECT_EQ(client.Read().body, "second");
 }
 
+TEST(HttpListener, EveryAnswerIsItsConnectionsLastOnceItDrains) {
+  const auto listener = Serve(Loopback());
+  RawClient client(listener->port());
+  EXPECT_THAT(client.Get("/a").header, testing::Not(HasSubstr("connection: close")));
+  listener->Drain();
+  const RawReply last = client.Get("/b");
+  EXPECT_EQ(last.body, "GET /b ");
+  EXPECT_THAT(last.header, HasSubstr("connection: close"));
+  EXPECT_TRUE(client.WaitForClose());
+  EXPECT_EQ(RawClient(listener->port()).Get("/c").code, 200) << "it still answers";
+}
+
 TEST(HttpListener, AnswersWhatIsInFlightBeforeItStops) {
   Holder holder;
   const auto listener = Serve(Loopback(), holder.handler());

@@ -5,7 +5,9 @@
 #include "absl/strings/str_cat.h"
 #include "nlohmann/json.hpp"
 #include "runtime/serve/compress.h"
+#include "runtime/serve/text_only.h"
 #include "tests/serve/fake_backend.h"
+#include "tests/serve/fake_text_backend.h"
 #include "tests/serve/raw_client.h"
 
 namespace echelon::serve {
@@ -194,6 +196,23 @@ TEST_F(HttpServerTest, TellsTheLogOfEveryRequest) {
   Infer("not json");
   EXPECT_EQ(ok, 1);
   EXPECT_EQ(failed, 1);
+}
+
+TEST_F(HttpServerTest, SaysThatALanguageModelIsReadyAndWhichDoorItsTextsComeThrough) {
+  FakeTextBackend text({.name = "echo"});
+  TextOnly text_only(&text);
+  Start({.backend = &text_only});
+  EXPECT_EQ(Get("/v2/health/live").code, 200);
+  EXPECT_EQ(Get("/v2/health/ready").code, 200);
+  EXPECT_EQ(Get("/v2/models/echo/ready").code, 200);
+  EXPECT_EQ(Get("/v2/models/another/ready").code, 404);
+  const RawReply refused = Infer(kFourFloats);
+  EXPECT_EQ(refused.code, 400);
+  EXPECT_EQ(ErrorOf(refused),
+            "echo is a language model; its texts come over gRPC, by echelon.v1.Text/Generate: "
+            "try echelon generate HOST:PORT");
+  text.SetReady(absl::UnavailableError("waiting for rank 1"));
+  EXPECT_EQ(Get("/v2/health/ready").code, 503);
 }
 
 TEST_F(HttpServerTest, SendsClientsOfAWorkerToTheHead) {

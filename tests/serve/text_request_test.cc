@@ -113,7 +113,7 @@ TEST(TextRequest, RefusesEachFieldByName) {
   EXPECT_EQ(error([](auto& r) { r.set_top_p(0); }), "top_p 0 is not above 0 and at most 1");
   EXPECT_EQ(error([](auto& r) { r.set_min_p(2); }), "min_p 2 is not between 0 and 1");
   EXPECT_EQ(error([](auto& r) { r.set_repetition_penalty(0); }),
-            "repetition_penalty 0 is not above 0");
+            "repetition_penalty 0 is not between 0.01 and 100");
   EXPECT_EQ(error([](auto& r) { r.set_presence_penalty(3); }),
             "presence_penalty 3 is not between -2 and 2");
   EXPECT_EQ(error([&](auto& r) { r.set_frequency_penalty(nan); }),
@@ -137,6 +137,21 @@ TEST(TextRequest, RefusesEachFieldByName) {
             "the prompt has 32 tokens; the model takes 32 of prompt and answer together");
   EXPECT_EQ(error([](auto& r) { r.set_text(std::string(10'000, 'x')); }),
             "text: 10000 bytes of text are more than the 32 tokens that the model takes");
+  EXPECT_EQ(error([](auto& r) {  // before the template sees it
+              auto* const message = r.mutable_messages()->add_messages();
+              message->set_role("user");
+              message->set_content(std::string(10'000, 'x'));
+            }),
+            "messages: 10004 bytes of text are more than the 32 tokens that the model takes");
+}
+
+TEST(TextRequest, ClipsAnAnswersLengthWhereThatIsWanted) {
+  v1::GenerateRequest request = Text("hi");
+  request.set_max_tokens(256);
+  request.set_clip_max_tokens(true);
+  EXPECT_EQ(ReadTextRequest(request, Model(), Files())->max_tokens, 30);
+  request.set_max_tokens(9);
+  EXPECT_EQ(ReadTextRequest(request, Model(), Files())->max_tokens, 9);
 }
 
 TEST(TextRequest, NamesTheModelServedWhenAnotherIsAskedFor) {

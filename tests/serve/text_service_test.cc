@@ -158,7 +158,7 @@ TEST_F(TextServiceTest, StopsTheGenerationWhenTheClientCancels) {
 TEST_F(TextServiceTest, EndsAtTheCallsDeadline) {
   backend_.DrawForever({'a'});
   grpc::ClientContext context;
-  context.set_deadline(absl::ToChronoTime(absl::Now() + absl::Milliseconds(300)));
+  context.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(2)));
   const Answer answer = Generate({}, &context);
   EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
   EXPECT_FALSE(answer.text.empty());
@@ -188,6 +188,32 @@ TEST_F(TextServiceTest, EndsTheRequestOfAReaderThatDoesNotRead) {
   EXPECT_THAT(status.error_message(), HasSubstr("the answer is not being read"));
 }
 
+TEST_F(TextServiceTest, LetsGoOfACallWhoseClientNeverReads) {
+  Mutex mutex;
+  std::vector<absl::StatusCode> codes;
+  Start({.max_request_time = absl::Seconds(1),
+         .max_waiting_bytes = 256 << 20,
+         .read_grace = absl::Milliseconds(10),
+         .log = [&](const absl::Status& status, double) {
+           MutexLock lock(&mutex);
+           codes.push_back(status.code());
+         }});
+  backend_.DrawForever({'a'});
+  v1::GenerateRequest request;
+  request.set_text("hi");
+  request.set_logprobs(2);  // the more bytes, the sooner the window is full
+  grpc::ClientContext context;
+  const auto stream = stub_->Generate(&context, request);
+  {
+    MutexLock lock(&mutex);
+    const auto is_over = [&] { return !codes.empty(); };
+    EXPECT_TRUE(mutex.AwaitUntil(is_over, SteadyNow() + absl::Seconds(10)));
+    EXPECT_THAT(codes, ElementsAre(absl::StatusCode::kDeadlineExceeded));
+  }
+  for (v1::GenerateResponse response; stream->Read(&response);) continue;
+  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::CANCELLED);
+}
+
 TEST_F(TextServiceTest, ServesSeveralRequestsAtOnce) {
   backend_.DrawForever({'a'});
   v1::GenerateRequest request;
@@ -201,6 +227,40 @@ TEST_F(TextServiceTest, ServesSeveralRequestsAtOnce) {
   for (grpc::ClientContext& context : contexts) context.TryCancel();
   for (const auto& stream : streams)
     EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::CANCELLED);
+}
+
+TEST_F(TextServiceTest, HoldsUpNoThreadOfGrpcWhileItReadsRequests) {
+  backend_.Block(true);
+  v1::GenerateRequest request;
+  request.set_text("hi");
+  std::vector<grpc::ClientContext> contexts(40);  // gRPC has 16 threads at most
+  std::vector<std::unique_ptr<grpc::ClientReader<v1::GenerateResponse>>> streams;
+  streams.reserve(contexts.size());
+  for (grpc::ClientContext& context : contexts)
+    streams.push_back(stub_->Generate(&context, request));
+  for (int i = 0; i < 40; ++i) {
+    grpc::ClientContext context;
+    context.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(10)));
+    v1::DescribeResponse described;
+    EXPECT_TRUE(stub_->Describe(&context, {}, &described).ok());
+  }
+  for (size_t i = 0; i < 20; ++i) contexts[i].TryCancel();
+  backend_.Draw({'o', 'k'});
+  backend_.Block(false);
+  v1::GenerateResponse response;
+  for (size_t i = 0; i < contexts.size(); ++i) {
+    while (streams[i]->Read(&response)) continue;
+    EXPECT_EQ(streams[i]->Finish().error_code(),
+              i < 20 ? grpc::StatusCode::CANCELLED : grpc::StatusCode::OK);
+  }
+}
+
+TEST_F(TextServiceTest, RefusesMoreThanMayWaitToBeRead) {
+  Start({.max_unread = 0});
+  const Answer answer = Generate({});
+  EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(answer.status.error_message(),
+            "the queue is full: 0 prompts wait to be split into tokens; try again later");
 }
 
 TEST_F(TextServiceTest, LogsEachRequestOnce) {

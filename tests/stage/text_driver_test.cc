@@ -21,6 +21,7 @@ using testing::HasSubstr;
 using testing::IsEmpty;
 
 constexpr int kVocabulary = 97, kEos = 3, kLength = 64, kBlockTokens = 4;
+constexpr uint64_t kNoLuck = 1 << 20;  // a seed with which nothing can be drawn
 constexpr absl::Duration kDeadline = absl::Seconds(30);
 
 graph::Graph TextGraph(int64_t min_rows = 0) {
@@ -118,6 +119,7 @@ class Bench {
 
   // Steps stay where they are: nothing comes back from the stages.
   void Stall() { runs_ = false; }
+  void Resume() { runs_ = true; }
 
   // The oldest step in flight, taken out; its result must be given to the driver by hand.
   link::Frame TakeFrame() {
@@ -153,6 +155,7 @@ class Bench {
       EXPECT_EQ(sample.position, sequence.start + sequence.count);
       for (int32_t i = 0; i < sample.position; ++i) seen[i] = Slot(sequence, i);
       result.drawn.push_back({.token = NextToken(seen, sample), .logprob = -0.5});
+      if (sample.seed == kNoLuck) result.drawn.back() = {.status = absl::InternalError("NaN")};
     }
     return {.epoch = frame.epoch, .step = frame.step, .rows = step::Serialize(result)};
   }
@@ -323,6 +326,16 @@ TEST(TextDriver, AFailedStepAndOneThatCannotBeReadFailTheirRequests) {
   EXPECT_THAT(status.message(), HasSubstr("what the last stage sent for step 1 cannot be read: "));
 }
 
+TEST(TextDriver, ASampleThatCannotBeDrawnFailsItsRequestAlone) {
+  Bench bench({.blocks = 16});
+  const serve::TokenRequest lucky = Request({1, 2}, 8);
+  const size_t unlucky = bench.Ask(Request({1, 2}, 8, kNoLuck)), other = bench.Ask(lucky);
+  EXPECT_EQ(bench.Await(unlucky).status, absl::InternalError("NaN"));
+  EXPECT_EQ(bench.Await(other).tokens, Expected(lucky).tokens);
+  // Its blocks are free again: what follows needs nearly all.
+  EXPECT_TRUE(bench.Await(bench.Ask(Request(std::vector<int32_t>(62, 7), 1))).status.ok());
+}
+
 TEST(TextDriver, RefusesWhatCannotBeServed) {
   Bench bench({.blocks = 4, .max_running = 1, .max_waiting = 0});
   EXPECT_EQ(bench.Await(bench.Ask(Request({}, 1))).status,
@@ -344,12 +357,120 @@ TEST(TextDriver, ItsEndAnswersWhoeverIsUnderWay) {
   EXPECT_EQ(bench.Await(index).status, absl::UnavailableError("the server is shutting down"));
 }
 
+// ---- Drain -------------------------------------------------------------------------------------
+
+class Once {  // a callback that must come exactly once
+ public:
+  std::function<void()> callback() {
+    return [this] {
+      const MutexLock lock(&mutex_);
+      ++calls_;
+    };
+  }
+  bool Came() {
+    const MutexLock lock(&mutex_);
+    return mutex_.AwaitUntil([this] { return calls_ > 0; }, SteadyNow() + kDeadline) && calls_ == 1;
+  }
+  bool is_called() {
+    const MutexLock lock(&mutex_);
+    return calls_ > 0;
+  }
+
+ private:
+  Mutex mutex_;
+  int calls_ = 0;
+};
+
+serve::TokenRequest Long(int32_t first) {
+  serve::TokenRequest request = Request({first}, 8);
+  request.ignore_eos = true;
+  return request;
+}
+
+TEST(TextDriver, WhileARankLeavesWhatRunsIsAnsweredAndTheRestWaitsForTheNextEpoch) {
+  Once idle;
+  Bench bench;
+  const size_t running = bench.Ask(Long(1));
+  bench.driver().Hold(idle.callback());
+  const size_t waiting = bench.Ask(Long(2));
+  EXPECT_FALSE(idle.is_called());
+  EXPECT_EQ(bench.Await(running).tokens.size(), 8u);
+  EXPECT_TRUE(idle.Came());
+  bench.driver().EpochClosed(absl::UnavailableError("rank 1 leaves"));
+  const size_t late = bench.Ask(Long(3));
+  bench.driver().EpochFormed(2);
+  EXPECT_EQ(bench.Await(waiting).tokens.size(), 8u);
+  EXPECT_EQ(bench.Await(late).tokens.size(), 8u);
+}
+
+TEST(TextDriver, ALossWhileARankLeavesFailsWhatRunsAlone) {
+  Once idle;
+  Bench bench;
+  bench.Stall();
+  const size_t running = bench.Ask(Long(1));
+  bench.driver().Hold(idle.callback());
+  bench.driver().EpochClosed(absl::UnavailableError("rank 1 is gone"));
+  EXPECT_EQ(bench.Await(running).status, absl::UnavailableError("rank 1 is gone"));
+  EXPECT_TRUE(idle.Came());
+  bench.driver().EpochFormed(2);
+  const size_t next = bench.Ask(Long(2));
+  bench.Resume();
+  EXPECT_EQ(bench.Await(next).tokens.size(), 8u);
+}
+
+TEST(TextDriver, AHeadThatStopsAnswersWhatItHasAcceptedAndRefusesTheRest) {
+  Once idle;
+  Bench bench({.max_running = 1});
+  const size_t running = bench.Ask(Long(1)), accepted = bench.Ask(Long(2));
+  bench.driver().Shut("the server is shutting down", idle.callback());
+  const absl::Status refusal = absl::UnavailableError("the server is shutting down");
+  EXPECT_EQ(bench.Await(bench.Ask(Long(3))).status, refusal);
+  EXPECT_EQ(bench.Await(running).tokens.size(), 8u);
+  EXPECT_EQ(bench.Await(accepted).tokens.size(), 8u);
+  EXPECT_TRUE(idle.Came());
+}
+
+TEST(TextDriver, AHeadThatStopsWhileARankLeavesAnswersThoseThatWaitToo) {
+  Once held, idle;
+  Bench bench;
+  const size_t running = bench.Ask(Long(1));
+  bench.driver().Hold(held.callback());
+  const size_t waiting = bench.Ask(Long(2));
+  bench.driver().Shut("the server is shutting down", idle.callback());
+  EXPECT_EQ(bench.Await(running).tokens.size(), 8u);
+  EXPECT_EQ(bench.Await(waiting).tokens.size(), 8u);
+  EXPECT_TRUE(held.Came());
+  EXPECT_TRUE(idle.Came());
+}
+
+TEST(TextDriver, WhoWaitsForAnEpochIsRefusedWhenTheHeadStopsWithoutOne) {
+  Once held, idle;
+  Bench bench;
+  bench.driver().Hold(held.callback());
+  EXPECT_TRUE(held.Came()) << "nothing ran";
+  bench.driver().EpochClosed(absl::UnavailableError("rank 1 leaves"));
+  const size_t waiting = bench.Ask(Long(1));
+  bench.driver().Shut("the server is shutting down", idle.callback());
+  EXPECT_EQ(bench.Await(waiting).status, absl::UnavailableError("the server is shutting down"));
+  EXPECT_TRUE(idle.Came());
+}
+
 std::string WhyNot(const graph::Graph& graph, int32_t blocks = 8) {
   serve::Metrics metrics({.model = "tiny"});
   const auto driver = TextDriver::Create({.schedule = {.blocks = blocks}}, &graph, &metrics,
                                          [](const link::Frame&) {});
   EXPECT_TRUE(absl::IsInvalidArgument(driver.status()));
   return std::string(driver.status().message());
+}
+
+TEST(TextDriver, StepsHaveRoomForTheChunksThatAreAskedFor) {
+  EXPECT_EQ(Bench({.chunk_tokens = 128}).driver().limits().tokens, 512);
+  EXPECT_EQ(Bench({.chunk_tokens = 2048}).driver().limits().tokens, 2048 + 384);
+  const graph::Graph graph = TextGraph();
+  serve::Metrics metrics{{.model = "tiny"}};
+  const auto driver = TextDriver::Create({.schedule = {.chunk_tokens = 65'536, .blocks = 4}},
+                                         &graph, &metrics, nullptr);
+  EXPECT_THAT(std::string(driver.status().message()), HasSubstr("give at most 65535"));
 }
 
 TEST(TextDriver, IsNotMadeForAGraphThatTakesNoText) {
@@ -368,7 +489,7 @@ TEST(TextDriver, IsNotMadeForAGraphThatTakesNoText) {
   graph::Graph pairs = TextGraph();
   pairs.symbols["s0"].min = 2;
   EXPECT_EQ(WhyNot(pairs),
-            "model tiny takes 2..4096 tokens at a time; it must take a single one and several; "
+            "model tiny takes 2..65536 tokens at a time; it must take a single one and several; "
             "export it again");
   EXPECT_EQ(WhyNot(TextGraph(), 0),
             "the KV cache holds not one block of tokens; start with a larger --kv-memory");

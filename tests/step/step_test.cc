@@ -161,6 +161,12 @@ TEST(Step, WhatIsWrongIsNamed) {
   }
 }
 
+TEST(Step, ACheckTakesWhatTheStepTakesHoweverLargeTheCache) {
+  Limits limits = kLimits;
+  limits.blocks = INT32_MAX;  // two pointers for each would be 32 GiB
+  EXPECT_TRUE(Check(Mixed(), limits).ok()) << Check(Mixed(), limits);
+}
+
 TEST(Step, ForeignBytesAreRefusedInOneLine) {
   Step huge;  // a run longer than the cache: the receiver has fewer blocks than the sender thinks
   huge.sequences.push_back({.id = 1, .start = 0, .count = 1, .blocks = Blocks(990, 100)});
@@ -183,6 +189,17 @@ TEST(Result, ComesBackAsItWent) {
   EXPECT_EQ(*parsed, result);
   EXPECT_EQ(ToText(result),
             "sample 0: token 5 logprob -0.5\nsample 1: token 0 logprob -2 top 9:-0.25 0:-2\n");
+}
+
+TEST(Result, OneSampleMayHaveFailedAndSaysWhy) {
+  const Result result{{{.token = 5, .logprob = -0.5F}, {.status = absl::InternalError("NaN")}}};
+  const auto parsed = ParseResult(Serialize(result), 2, kLimits);
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(*parsed, result);
+  EXPECT_EQ(ToText(result), "sample 0: token 5 logprob -0.5\nsample 1: INTERNAL: NaN\n");
+  const std::string unknown_code("\x0A\x02\x28\x11");  // drawn { failed: 17 }
+  EXPECT_THAT(std::string(ParseResult(unknown_code, 1, kLimits).status().message()),
+              HasSubstr("status 17"));
 }
 
 TEST(Result, WhatIsWrongIsNamed) {

@@ -40,10 +40,11 @@ def wanted(folder: pathlib.Path, dtype: str) -> list[list[int]]:
     texts = []
     for prompt in PROMPTS:
         chat = [{"role": "user", "content": prompt}]
-        ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)["input_ids"]
+        # With its mask: generate would make one that hides the padding token, which ends each turn of a chat here.
+        given = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
         with torch.inference_mode():
-            out = model.generate(ids, max_new_tokens=TOKENS, do_sample=False, eos_token_id=None)
-        texts.append(out[0, ids.shape[1] :].tolist())
+            out = model.generate(**given, max_new_tokens=TOKENS, do_sample=False, eos_token_id=None)
+        texts.append(out[0, given["input_ids"].shape[1] :].tolist())
     return texts
 
 

@@ -8,6 +8,7 @@ import concurrent.futures
 import json
 import os
 import pathlib
+import re
 import shlex
 import subprocess
 import time
@@ -62,6 +63,12 @@ def database(folder):
     return {str(pathlib.Path(entry["file"]).resolve()) for entry in entries}
 
 
+def is_of_ours(line):
+    """A finding; clang 14 does not understand all of torch's headers, and goes on after them."""
+    place = re.match(r"(/[^:]+):\d+:\d+: (?:warning|error): ", line)
+    return bool(place) and place[1].startswith(f"{ROOT}/") and not place[1].startswith((f"{BUILD}/", f"{ROOT}/build"))
+
+
 def test_changed_files_pass_clang_tidy(tmp_path):
     if not (BUILD / "compile_commands.json").exists():
         pytest.skip(f"no compile database in {BUILD}: run `make build`")
@@ -89,5 +96,5 @@ def test_changed_files_pass_clang_tidy(tmp_path):
     skipped = [name for name, result in done.items() if result is None]
     if skipped:
         warnings.warn(f"no time for {len(skipped)} of {len(units)} files: {' '.join(skipped)}", stacklevel=1)
-    findings = [result.stdout for result in done.values() if result and result.returncode != 0]
-    assert not findings, "\n" + "\n".join(findings)
+    findings = {line for result in done.values() if result for line in result.stdout.splitlines() if is_of_ours(line)}
+    assert not findings, "\n" + "\n".join(sorted(findings))

@@ -129,6 +129,22 @@ TEST_F(CheckpointTest, ShardsAreReadThroughTheIndex) {
   EXPECT_EQ(Values(*both)[6], 200);
 }
 
+TEST_F(CheckpointTest, AWholeFileComesBeforeAnIndex) {
+  Write("model.safetensors", {"a"}, 100);
+  Write("one.safetensors", {"a"}, 200);
+  WriteIndex({{"a", "one.safetensors"}});
+  EXPECT_EQ(Values(*Resolve(Of("a")))[0], 100);
+}
+
+TEST_F(CheckpointTest, ATensorThatTheIndexDoesNotNameIsThereToo) {
+  Write("one.safetensors", {"a", "b"}, 100);
+  WriteIndex({{"a", "one.safetensors"}});
+  EXPECT_EQ(Values(*Resolve(Of("b")))[0], 106);
+  Write("two.safetensors", {"b", "c"});
+  WriteIndex({{"a", "one.safetensors"}, {"c", "two.safetensors"}});
+  EXPECT_THAT(ErrorOf(Of("a")), HasSubstr("two.safetensors: tensor b is in "));
+}
+
 TEST_F(CheckpointTest, SaysWhatIsWrong) {
   EXPECT_THAT(ErrorOf(Of("a")), HasSubstr("model.safetensors: cannot be opened"));
   Write("model.safetensors", {"a", "b"});
@@ -151,8 +167,17 @@ TEST_F(CheckpointTest, AnIndexIsNotTrusted) {
   EXPECT_THAT(ErrorOf(Of("a")), HasSubstr("gone.safetensors: cannot be opened"));
   WriteIndex({{"a", 3}});
   EXPECT_THAT(ErrorOf(Of("a")), HasSubstr("tensor a is said to lie in ''"));
-  std::ofstream(folder_ / "model.safetensors.index.json") << "[]";
-  EXPECT_THAT(ErrorOf(Of("a")), HasSubstr("is no index"));
+  Write("two.safetensors", {"b"});
+  WriteIndex({{"a", "two.safetensors"}, {"b", "one.safetensors"}});
+  EXPECT_THAT(ErrorOf(Of("a")), HasSubstr("tensor a is not in two.safetensors"));
+  const auto text = [&](const char* json) {
+    std::ofstream(folder_ / "model.safetensors.index.json") << json;
+    return ErrorOf(Of("a"));
+  };
+  EXPECT_THAT(text("[]"), HasSubstr("is no JSON object"));
+  EXPECT_THAT(text("{}"), HasSubstr("is no index"));
+  EXPECT_THAT(text(R"({"weight_map": {"a": "one.safetensors", "a": "two.safetensors"}})"),
+              HasSubstr("model.safetensors.index.json: names a twice"));
 }
 
 }  // namespace

@@ -103,6 +103,15 @@ def _dtype(raw: dict, checkpoint: Checkpoint | None, asked: str | None, notes: l
     return torch.float32 if name == "float32" else torch.bfloat16
 
 
+def _longest(config, known: int) -> int:
+    """With what its rope adds: configs give max_position_embeddings before that or after."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") not in ("dynamic", "linear", "yarn"):
+        return known
+    original = rope.get("original_max_position_embeddings") or known
+    return max(known, int(original * (rope.get("factor") or 1)))
+
+
 def _length(config, asked: int | None, notes: list[str]) -> int:
     known = next((getattr(config, n, None) for n in LENGTHS if getattr(config, n, None)), None)
     if asked is None:
@@ -110,11 +119,9 @@ def _length(config, asked: int | None, notes: list[str]) -> int:
         why = "the config's" if known else "the config says none"
         notes.append(f"max model length: {length} ({why}; --max-model-len changes it)")
         return length
-    rope = getattr(config, "rope_parameters", None) or {}
-    stretch = rope.get("factor") or 1 if rope.get("rope_type") == "dynamic" else 1
-    if known and asked > known * stretch:
+    if known and asked > _longest(config, known):
         raise ExportError(
-            f"--max-model-len {asked} is more than the {int(known * stretch)} tokens that the "
+            f"--max-model-len {asked} is more than the {_longest(config, known)} tokens that the "
             "model was made for"
         )
     return asked

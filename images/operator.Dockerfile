@@ -1,0 +1,37 @@
+# echelon-operator: the program, its libraries and certificates; no shell, no package manager.
+# Built by images/build.sh (make images), from the repository's root; see docs/images.md.
+# INPUTS is a digest of what is mounted, since buildah looks no further than a step's words for whether it was done already.
+ARG BASE=debian:bookworm-slim
+
+FROM ${BASE} AS binaries
+ARG BINARIES=compile
+ARG INPUTS
+WORKDIR /src
+RUN --mount=type=bind,target=/src \
+    --mount=type=secret,id=apt,target=/run/secrets/echelon/apt.conf \
+    --mount=type=secret,id=ca,target=/run/secrets/echelon/ca.pem \
+    --mount=type=secret,id=pip,target=/run/secrets/echelon/pip.conf \
+    BINARIES=${BINARIES} images/binaries.sh operator
+
+FROM ${BASE} AS closure
+COPY images/apt.sh images/packages/operator.txt /images/
+RUN --mount=type=secret,id=apt,target=/run/secrets/echelon/apt.conf \
+    /images/apt.sh binutils ca-certificates chrpath python3 && /images/apt.sh -f /images/operator.txt
+ARG VERSION=0.0.0
+ARG SOURCE_DATE_EPOCH=0
+ARG BINARIES=compile
+ARG INPUTS
+RUN --mount=type=bind,target=/src \
+    --mount=type=bind,from=binaries,source=/out,target=/out \
+    BINARIES=${BINARIES} VERSION=${VERSION} SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH} /src/images/closure.sh operator
+
+FROM scratch
+ARG VERSION=0.0.0
+LABEL org.opencontainers.image.title="echelon-operator" \
+      org.opencontainers.image.description="Kubernetes operator: serves a PyTorch model as a pipeline of stages" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=closure /rootfs/ /
+USER 65532:65532
+ENTRYPOINT ["/usr/bin/echelon-operator"]
+CMD ["run"]
