@@ -30,6 +30,8 @@ struct Flags {
 
 const char* NameOf(Verb verb) {
   switch (verb) {
+    case Verb::kTry:
+      return "try";
     case Verb::kApply:
       return "apply";
     case Verb::kScale:
@@ -50,7 +52,7 @@ json ToJson(const Deployment& deployment, const Plan& plan) {
              {"kind", action.kind},
              {"name", action.name},
              {"why", action.why}};
-    if (action.verb == Verb::kApply) one["object"] = action.object;
+    if (!action.object.is_null()) one["object"] = action.object;
     if (action.verb == Verb::kScale) one["replicas"] = action.replicas;
     actions.push_back(std::move(one));
   }
@@ -66,7 +68,7 @@ int Fail(const absl::Status& status) {
 }
 
 absl::StatusOr<std::unique_ptr<Api>> Connect(const Flags& flags) {
-  StartKubeThreads(2);
+  StartKubeThread();
   auto config = FindCluster(flags.kubeconfig, flags.context);
   if (!config.ok()) return config.status();
   return MakeHttpApi(*config);

@@ -248,7 +248,7 @@ int RunMain(int argc, char** argv) {
   sigaddset(&ends, SIGINT);
   pthread_sigmask(SIG_BLOCK, &ends, nullptr);
   signal(SIGPIPE, SIG_IGN);
-  StartKubeThreads();
+  StartKubeThread();
 
   Operator op(flags);
   const absl::Status started = op.Start();

@@ -11,8 +11,8 @@
 namespace echelon::op {
 
 // Called on a cpprest thread, one call at a time; the next read from the socket starts when the
-// callback returns, so a slow reader slows the server, not our memory. An exception out of the
-// callback ends the request.
+// callback returns, so a slow reader slows the server, not our memory. It must not throw: cpprest
+// would close the stream and wait, on its only thread, for what that thread is to do.
 class ByteSink final : public concurrency::streams::details::streambuf_state_manager<uint8_t> {
   using Base = concurrency::streams::details::streambuf_state_manager<uint8_t>;
 
@@ -40,12 +40,8 @@ class ByteSink final : public concurrency::streams::details::streambuf_state_man
 
  protected:
   pplx::task<size_t> _putn(const uint8_t* data, size_t size) override {
-    try {
-      on_bytes_({reinterpret_cast<const char*>(data), size});
-      return pplx::task_from_result(size);
-    } catch (...) {  // thrown from here it would end the process; as a task it ends the request
-      return pplx::task_from_exception<size_t>(std::current_exception());
-    }
+    on_bytes_({reinterpret_cast<const char*>(data), size});
+    return pplx::task_from_result(size);
   }
   pplx::task<int_type> _putc(uint8_t byte) override {
     return _putn(&byte, 1).then([byte](size_t) { return int_type(byte); });

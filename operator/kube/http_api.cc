@@ -73,10 +73,10 @@ class HttpApi final : public Api {
     std::unique_lock lock(mutex_);
     stopping_ = true;
     const auto watches = watches_;
-    lock.unlock();
-    stop_.cancel();
-    for (const auto& watch : watches) watch->stop.cancel();
-    lock.lock();
+    Post([stop = stop_, watches] {  // on the thread of its callbacks, as all that closes sockets
+      stop.cancel();
+      for (const auto& watch : watches) watch->stop.cancel();
+    });
     idle_.wait(lock, [this] { return under_way_ == 0; });
   }
 
@@ -306,12 +306,12 @@ void HttpApi::Open(const std::shared_ptr<OneWatch>& watch) {
       {
         const std::lock_guard lock(watch->mutex);
         watch->heard_at = SteadyNow();
-        if (!watch->broken.ok()) throw std::runtime_error("cancelled");
+        if (!watch->broken.ok()) return;  // it is being cut
       }
       const absl::Status fed = watch->lines.OnBytes(bytes);
       if (fed.ok()) return;
       watch->Break(fed);
-      throw std::runtime_error("too long");
+      watch->stop.cancel();
     }));
     ClientFor(options_.watch_idle, true)
         .request(request, watch->stop.get_token())
@@ -358,12 +358,12 @@ void HttpApi::Ended(const std::shared_ptr<OneWatch>& watch,
 
 }  // namespace
 
-void StartKubeThreads(int threads) {
+void StartKubeThread() {
   // cpprest reads the system's authorities for each connection, 30 ms of a core, and tls.cc forgets
   // them: only the cluster's own are trusted.
   setenv("SSL_CERT_FILE", "/dev/null", 1);
   setenv("SSL_CERT_DIR", "/dev/null", 1);
-  crossplat::threadpool::initialize_with_threads(static_cast<size_t>(threads));
+  crossplat::threadpool::initialize_with_threads(1);
 }
 
 absl::StatusOr<std::unique_ptr<Api>> MakeHttpApi(const ClusterConfig& config, HttpOptions options) {

@@ -12,9 +12,10 @@
 
 namespace echelon::op {
 
-// The threads that all requests of the process share. Call it first thing in main, once. One is
-// enough for as many requests as an API server answers; more wake and wait for each other.
-void StartKubeThreads(int threads = 1);
+// The thread that all requests of the process share. Call it first thing in main, once. It is
+// enough for as many requests as an API server answers, and cpprest needs it to be alone: it closes
+// a socket that is cancelled or out of time beside whatever another thread just does with it.
+void StartKubeThread();
 
 struct HttpOptions {
   // A watch on which nothing comes for so long is cut; the server sends a bookmark every 60 s.

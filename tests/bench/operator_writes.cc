@@ -160,7 +160,7 @@ absl::Status Write(const Flags& flags, bool deployments) {
 }
 
 int Main(int argc, char** argv) {
-  StartKubeThreads();
+  StartKubeThread();
   Flags flags;
   CLI::App app("Writes what the operator would write, without an operator.");
   app.add_option("--kubeconfig", flags.kubeconfig, "whom to write to")->required();

@@ -254,7 +254,7 @@ INSTANTIATE_TEST_SUITE_P(Seed, OnAServer, testing::Range(1, Seeds() + 1));
 }  // namespace echelon::op
 
 int main(int argc, char** argv) {
-  echelon::op::StartKubeThreads();
+  echelon::op::StartKubeThread();
   testing::InitGoogleMock(&argc, argv);
   return RUN_ALL_TESTS();
 }

@@ -2,7 +2,7 @@
 #include "operator/kube/http_api.h"
 
 int main(int argc, char** argv) {
-  echelon::op::StartKubeThreads();
+  echelon::op::StartKubeThread();
   testing::InitGoogleMock(&argc, argv);
   return RUN_ALL_TESTS();
 }
