@@ -104,9 +104,13 @@ class Runner:
 
 
 def what_it_said(case: ElementTree.Element) -> str:
-    """pytest tells it in <failure>, ctest in <system-out>."""
+    """pytest tells it in <failure>, ctest in <system-out>, and in an attribute whether it crashed or hung."""
     told = [case.find(tag) for tag in ("failure", "error", "system-out")]
-    return max((element.text or "" for element in told if element is not None), key=len, default="")
+    text = max((element.text or "" for element in told if element is not None), key=len, default="")
+    failure = case.find("failure")
+    if failure is not None and not failure.text:
+        text += f"\nctest: {failure.get('message') or 'failed'} after {case.get('time', '?')} s"
+    return text
 
 
 def read_junit(file: pathlib.Path, status: int, what: str) -> Result:

@@ -21,7 +21,12 @@
 namespace echelon::serve {
 namespace {
 
-void LogAtDebug(gpr_log_func_args* args) { spdlog::debug("gRPC: {}", args->message); }
+void LogAtDebug(gpr_log_func_args* args) {
+  // After these words it ends the process.
+  const bool last_words = absl::StrContains(args->message, "assertion failed");
+  spdlog::log(last_words ? spdlog::level::critical : spdlog::level::debug, "gRPC: {}",
+              args->message);
+}
 
 }  // namespace
 
