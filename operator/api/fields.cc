@@ -1,5 +1,6 @@
 #include "operator/api/fields.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -23,6 +24,12 @@ std::string Shown(const json& value) {
   std::string text = value.dump(-1, ' ', true, json::error_handler_t::replace);
   if (text.size() > kLongest) text = absl::StrCat(text.substr(0, kLongest), "...");
   return text;
+}
+
+// As a schema counts them: code points of UTF-8.
+size_t Characters(std::string_view text) {
+  return static_cast<size_t>(
+      std::count_if(text.begin(), text.end(), [](char byte) { return (byte & 0xC0) != 0x80; }));
 }
 
 }  // namespace
@@ -116,7 +123,7 @@ void Fields::Read(const char* key, std::string* value, size_t max_length) {
   const json& found = At(key);
   if (found.is_null()) return;
   if (!found.is_string()) return Wrong(key, "a string");
-  if (found.get_ref<const std::string&>().size() > max_length)
+  if (Characters(found.get_ref<const std::string&>()) > max_length)
     return Wrong(key, absl::StrCat("at most ", max_length, " characters long"));
   *value = found.get<std::string>();
 }

@@ -150,6 +150,7 @@ void Controller::Lead(bool leads) {
     spdlog::info(leads ? "leading: this replica writes" : "not leading any more: writes nothing");
     reporter_.Clear();
     failed_.clear();
+    world_.metrics->ForgetAllGroups();
     for (const auto& [key, entry] : cache_.entries()) {
       if (leads) {
         queue_.Forget(key);
@@ -309,11 +310,15 @@ void Controller::Work(const std::string& key) {
     rounds_.erase(key);
     failed_.erase(key);
     queue_.Remove(key);
+    world_.metrics->ForgetGroups(NamespaceOf(key), NameOf(key));
     return;
   }
   Plan plan = MakePlan(key, entry);
   const Deployment& deployment = *entry->deployment;
   AskHeads(key, entry, plan);
+  world_.metrics->SetGroups(deployment.ns, deployment.name,
+                            deployment.spec.suspend ? 0 : deployment.spec.replicas,
+                            plan.status.ready_replicas);
   if (plan.requeue) {
     const absl::Duration wait =
         std::max(*plan.requeue - world_.wall_clock(), absl::Milliseconds(10));

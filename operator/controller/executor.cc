@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "nlohmann/json.hpp"
 #include "operator/controller/project.h"
@@ -60,8 +61,9 @@ struct Executor::Job {
   std::vector<Action> actions;
   size_t next = 0;  // the first action that is not started
   int64_t generation = 0;
-  bool read_spec = false, trial = false;  // what comes before the first wave
-  bool stopped = false;                   // no later wave begins
+  bool read_spec = false;      // comes before the first wave
+  std::vector<size_t> trials;  // then these
+  bool stopped = false;        // no later wave begins
   int outstanding = 0;
   bool starting = false;  // keeps an answer that comes at once from ending the wave too early
   Outcome outcome;
@@ -75,19 +77,18 @@ Executor::Executor(Cache* cache, Writer* writer, std::function<absl::Time()> wal
       wall_clock_(std::move(wall_clock)),
       on_request_(std::move(on_request)) {}
 
-bool Executor::NeedsTrial(const Deployment& deployment, const std::vector<Action>& actions) {
-  const auto has_template = [](const json& pod_template) {
-    return pod_template.is_object() && !pod_template.empty();
-  };
-  const Spec& spec = deployment.spec;
-  if (!has_template(spec.pod_template) &&
-      std::none_of(spec.overrides.begin(), spec.overrides.end(),
-                   [&](const Override& o) { return has_template(o.pod_template); })) {
-    return false;
+std::vector<size_t> Executor::Trials(const Deployment& deployment,
+                                     const std::vector<Action>& actions) {
+  const json& pod_template = deployment.spec.pod_template;
+  const bool users_own =
+      (pod_template.is_object() && !pod_template.empty()) || !deployment.spec.overrides.empty();
+  std::vector<size_t> trials;
+  for (size_t i = 0; i < actions.size(); ++i) {
+    const Action& action = actions[i];
+    const bool makes = action.verb == Verb::kApply && action.kind == "StatefulSet";
+    if (action.verb == Verb::kTry || (makes && users_own)) trials.push_back(i);
   }
-  return std::any_of(actions.begin(), actions.end(), [](const Action& action) {
-    return action.verb == Verb::kApply && action.kind == "StatefulSet";
-  });
+  return trials;
 }
 
 void Executor::Run(const Deployment& deployment, std::vector<Action> actions, bool again,
@@ -98,10 +99,10 @@ void Executor::Run(const Deployment& deployment, std::vector<Action> actions, bo
   job->ns = deployment.ns;
   job->uid = deployment.uid;
   job->generation = deployment.generation;
-  job->trial = NeedsTrial(deployment, actions);
   job->actions = std::move(actions);
   std::stable_sort(job->actions.begin(), job->actions.end(),
                    [](const Action& a, const Action& b) { return TurnOf(a) < TurnOf(b); });
+  job->trials = Trials(deployment, job->actions);
   job->done = std::move(done);
   job->read_spec = NeedsFreshSpec(*job);
   StartWave(job);
@@ -118,10 +119,8 @@ void Executor::StartWave(const JobPtr& job) {
   }
   if (job->read_spec) {
     ReadSpec(job);
-  } else if (job->trial) {
-    for (const Action& action : job->actions) {
-      if (action.verb == Verb::kApply && action.kind == "StatefulSet") Try(job, action);
-    }
+  } else if (!job->trials.empty()) {
+    for (const size_t trial : job->trials) Try(job, job->actions[trial]);
   } else if (job->next < job->actions.size()) {
     const auto turn = TurnOf(job->actions[job->next]);
     while (is_next([&](const Action& a) { return TurnOf(a) == turn; })) {
@@ -134,7 +133,7 @@ void Executor::StartWave(const JobPtr& job) {
 
 void Executor::Finish(const JobPtr& job) {
   if (job->starting || job->outstanding > 0) return;
-  if (!std::exchange(job->read_spec, false)) job->trial = false;
+  if (!std::exchange(job->read_spec, false)) job->trials.clear();
   if (!job->stopped && job->next < job->actions.size()) return StartWave(job);
   while (job->outcome.retry && job->next < job->actions.size()) {
     job->outcome.failed.insert(IdOf(job->actions[job->next++]));
@@ -170,7 +169,7 @@ void Executor::Ask(
 void Executor::Retry(const JobPtr& job, const Action& action) {
   job->outcome.retry = true;
   job->outcome.failed.insert(IdOf(action));
-  if (action.verb == Verb::kApply) job->stopped = true;
+  if (action.verb == Verb::kApply || action.verb == Verb::kTry) job->stopped = true;
 }
 
 bool Executor::PauseIfAsked(const Response& response) {
@@ -290,9 +289,12 @@ void Executor::Try(const JobPtr& job, const Action& action) {
   if (cache_->Find(action.kind, job->key, action.name) != nullptr) return;
   Ask(job, action, Post(kStatefulSets, job->ns, action.object, /*dry_run=*/true), "try",
       [this, job, &action](const auto& response, auto) {
-        if (IsInvalid(response)) {
-          Refused(job, action, *response);
-        }  // a quota, a webhook that is down: the write itself will tell, and others go on
+        if (IsInvalid(response)) return Refused(job, action, *response);
+        // A quota, a webhook that is down: the write itself will tell, and others go on. But what
+        // serves does not go for what may not come; where a quota is what is missing, it must.
+        if (action.verb != Verb::kTry || (response.ok() && response->ok())) return;
+        if (response.ok() && absl::StrContains(ErrorMessage(*response), "exceeded quota")) return;
+        Failed(job, action, response);
       });
 }
 
@@ -303,6 +305,8 @@ void Executor::Start(const JobPtr& job, const Action& action) {
     case Verb::kDelete:
     case Verb::kForceDeletePod:
       return Delete(job, action);
+    case Verb::kTry:  // has been
+      return;
     case Verb::kApply:
       break;
   }

@@ -47,10 +47,6 @@ class Executor {
   // Reads an object again of which no watch may tell; `done` gets whose plan may change by it.
   void Recheck(const Cache::Name& name, std::function<void(const std::string& key)> done);
 
-  // Whether the StatefulSets of these actions, which are not there yet, must be tried first: users'
-  // pod templates are checked by nobody else.
-  static bool NeedsTrial(const Deployment& deployment, const std::vector<Action>& actions);
-
  private:
   struct Job;
   using JobPtr = std::shared_ptr<Job>;
@@ -65,6 +61,10 @@ class Executor {
 
   bool NeedsFreshSpec(const Job& job) const;
   void ReadSpec(const JobPtr& job);
+  // Which of the actions' StatefulSets must be tried before anything is done: what users write into
+  // pods is checked by nobody else.
+  static std::vector<size_t> Trials(const Deployment& deployment,
+                                    const std::vector<Action>& actions);
   void Try(const JobPtr& job, const Action& action);
   void Start(const JobPtr& job, const Action& action);
   void Make(const JobPtr& job, const Action& action);

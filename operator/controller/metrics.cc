@@ -7,7 +7,9 @@
 #include <prometheus/text_serializer.h>
 
 #include <fstream>
+#include <map>
 #include <mutex>
+#include <utility>
 
 namespace echelon::op {
 namespace {
@@ -70,7 +72,27 @@ struct Metrics::Families {
       Gauge("echelon_operator_resident_bytes", "Resident memory of the process.");
   prometheus::Gauge& resident_max =
       Gauge("echelon_operator_resident_max_bytes", "The most resident memory the process has had.");
+  prometheus::Family<prometheus::Gauge>& groups =
+      prometheus::BuildGauge()
+          .Name("echelon_operator_deployment_groups")
+          .Help("Groups that a PipelineDeployment wants; 0 while it is suspended.")
+          .Register(registry);
+  prometheus::Family<prometheus::Gauge>& groups_ready =
+      prometheus::BuildGauge()
+          .Name("echelon_operator_deployment_groups_ready")
+          .Help("Groups of a PipelineDeployment whose head takes requests.")
+          .Register(registry);
+  struct OfDeployment {
+    prometheus::Gauge *wanted, *ready;
+  };
+  std::mutex deployments_mutex;
+  std::map<std::pair<std::string, std::string>, OfDeployment> of_deployments;
   std::mutex max_mutex;
+
+  void Remove(const OfDeployment& gauges) {
+    groups.Remove(gauges.wanted);
+    groups_ready.Remove(gauges.ready);
+  }
 
   prometheus::Gauge& Gauge(const char* name, const char* help) {
     return prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add({});
@@ -118,6 +140,36 @@ void Metrics::Set(const Gauges& gauges) {
   families_->heads.Set(static_cast<double>(gauges.heads));
   families_->leader.Set(gauges.leader ? 1 : 0);
   families_->synced.Set(gauges.synced ? 1 : 0);
+}
+
+void Metrics::SetGroups(std::string_view ns, std::string_view name, int wanted, int ready) {
+  const std::lock_guard lock(families_->deployments_mutex);
+  const std::pair key{std::string(ns), std::string(name)};
+  auto found = families_->of_deployments.find(key);
+  if (found == families_->of_deployments.end()) {
+    const prometheus::Labels labels{{"deployment_namespace", key.first},
+                                    {"deployment", key.second}};
+    found = families_->of_deployments
+                .emplace(key, Families::OfDeployment{&families_->groups.Add(labels),
+                                                     &families_->groups_ready.Add(labels)})
+                .first;
+  }
+  found->second.wanted->Set(wanted);
+  found->second.ready->Set(ready);
+}
+
+void Metrics::ForgetGroups(std::string_view ns, std::string_view name) {
+  const std::lock_guard lock(families_->deployments_mutex);
+  const auto found = families_->of_deployments.find({std::string(ns), std::string(name)});
+  if (found == families_->of_deployments.end()) return;
+  families_->Remove(found->second);
+  families_->of_deployments.erase(found);
+}
+
+void Metrics::ForgetAllGroups() {
+  const std::lock_guard lock(families_->deployments_mutex);
+  for (const auto& [key, gauges] : families_->of_deployments) families_->Remove(gauges);
+  families_->of_deployments.clear();
 }
 
 void Metrics::SetWatches(int64_t opened) { families_->watches.Set(static_cast<double>(opened)); }

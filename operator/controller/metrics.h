@@ -34,6 +34,12 @@ class Metrics {
     bool leader = false, synced = false;
   };
   void Set(const Gauges& gauges);
+  // echelon_operator_deployment_{groups,groups_ready}{deployment,deployment_namespace}: wanted,
+  // and with a ready head. Told by the leader alone, which forgets them when it leads no more. A
+  // scrape gives `namespace` to the operator's own.
+  void SetGroups(std::string_view ns, std::string_view name, int wanted, int ready);
+  void ForgetGroups(std::string_view ns, std::string_view name);
+  void ForgetAllGroups();
   void SetWatches(int64_t opened);  // echelon_operator_watches_opened
 
   std::string Text() const;

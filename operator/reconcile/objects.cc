@@ -91,6 +91,19 @@ absl::Status MakeSets(const Pass& pass, const Generation& generation, int index,
   return absl::OkStatus();
 }
 
+absl::Status TrySets(const Pass& pass, const Generation& generation, int index,
+                     std::vector<Action>* actions) {
+  std::vector<Action> made;
+  const absl::Status rendered = MakeSets(pass, generation, index, generation.runs, &made);
+  for (Action& action : made) {
+    action.verb = Verb::kTry;
+    action.wave = kFirstWave;
+    action.why = "an old group goes to make room for it";
+  }
+  std::move(made.begin(), made.end(), std::back_inserter(*actions));
+  return rendered;
+}
+
 absl::Status KeepSets(const Pass& pass, const Group& group, std::vector<Action>* actions) {
   const bool empty = group.failed || group.released;
   std::vector<Run> missing;

@@ -25,6 +25,10 @@ void KeepStanding(const Pass& pass, std::vector<Action>* actions);
 absl::Status MakeSets(const Pass& pass, const Generation& generation, int index,
                       const std::vector<Run>& runs, std::vector<Action>* actions);
 
+// Only has the API server asked about them.
+absl::Status TrySets(const Pass& pass, const Generation& generation, int index,
+                     std::vector<Action>* actions);
+
 // Makes the group's sets that are missing, once pods of their names are gone, and scales those that
 // have another size than they should.
 absl::Status KeepSets(const Pass& pass, const Group& group, std::vector<Action>* actions);

@@ -11,6 +11,8 @@ std::string Name(const Action& action) { return absl::StrCat(action.kind, "/", a
 
 std::string What(const Action& action) {
   switch (action.verb) {
+    case Verb::kTry:
+      return absl::StrCat("try ", Name(action));
     case Verb::kApply:
       return absl::StrCat("apply ", Name(action));
     case Verb::kScale:

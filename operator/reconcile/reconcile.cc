@@ -48,13 +48,14 @@ absl::Status Act(const Pass& pass, std::vector<Action>* actions) {
     KeepRevision(pass, actions);
     KeepStanding(pass, actions);
     if (pass.exporting.make_job) {
-      nlohmann::json job = ExportJob(wanted, pass.generations.wanted().revision);
-      std::string name = job.at("metadata").at("name").get<std::string>();
+      absl::StatusOr<nlohmann::json> job = ExportJob(wanted, pass.generations.wanted().revision);
+      if (!job.ok()) return job.status();
+      std::string name = job->at("metadata").at("name").get<std::string>();
       actions->push_back({.verb = Verb::kApply,
                           .wave = kObjectsWave,
                           .kind = "Job",
                           .name = std::move(name),
-                          .object = std::move(job),
+                          .object = *std::move(job),
                           .why = "the model is a directory"});
     }
   }
@@ -78,8 +79,9 @@ absl::Status Act(const Pass& pass, std::vector<Action>* actions) {
                         .uid = object->uid,
                         .why = "its revision has no groups any more"});
   }
-  if (!changes.make) return absl::OkStatus();
   const Generation& generation = pass.generations.wanted();
+  if (changes.try_first) return TrySets(pass, generation, changes.index, actions);
+  if (!changes.make) return absl::OkStatus();
   return MakeSets(pass, generation, changes.index, generation.runs, actions);
 }
 

@@ -19,6 +19,7 @@ struct Settings {
 };
 
 enum class Verb {
+  kTry,             // whether `object` would be taken is asked for before anything else is done
   kApply,           // server-side apply of `object`, which names its kind, name and namespace
   kScale,           // a StatefulSet's spec.replicas, server-side apply of that field alone
   kDelete,          // with `uid` as precondition, propagation Background
@@ -32,7 +33,7 @@ struct Action {
   std::string kind, name;
   std::string uid;        // kDelete, kForceDeletePod, kScale: precondition
   int replicas = 0;       // kScale
-  nlohmann::json object;  // kApply
+  nlohmann::json object;  // kApply, kTry
   std::string why;        // a few words for the log and `echelon-operator plan`
 };
 

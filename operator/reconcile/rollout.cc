@@ -113,7 +113,11 @@ Changes PlanRollout(const Deployment& wanted, const Observed& observed,
     return group->failed || (group->scheduled() && !group->released);
   });
   changes.make = may_make && all_placed && current_there < limits.replicas && there < limits.most;
-  if (changes.make) changes.index = FreeIndex(observed, generations.wanted().revision.hash);
+  changes.try_first = may_make && !changes.make && current_there == 0 && limits.replicas > 0 &&
+                      !changes.remove.empty();
+  if (changes.make || changes.try_first) {
+    changes.index = FreeIndex(observed, generations.wanted().revision.hash);
+  }
   return changes;
 }
 

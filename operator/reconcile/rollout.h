@@ -13,8 +13,9 @@ namespace echelon::op {
 
 struct Changes {
   std::vector<const Group*> remove;
-  bool make = false;  // one more group of the wanted revision
-  int index = 0;      // which
+  bool make = false;       // one more group of the wanted revision
+  bool try_first = false;  // or none yet, though old ones go to make room for its first
+  int index = 0;           // which
 };
 
 // `may_make`: groups of the wanted revision can be made now; until then old ones serve on.

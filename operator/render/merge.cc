@@ -3,6 +3,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "operator/render/parts.h"
 #include "operator/render/render.h"
 
@@ -119,6 +120,11 @@ absl::Status MergeObject(json* base, const json& patch, const std::string& path)
 
 // ---- What is the operator's alone ---------------------------------------------------------------
 
+constexpr const char* kOfExport[] = {"env", "image", "imagePullPolicy", "resources"};
+constexpr const char* kSharedWithExport[] = {
+    "serviceAccountName", "imagePullSecrets", "nodeSelector",      "tolerations",
+    "affinity",           "securityContext",  "priorityClassName", "runtimeClassName"};
+
 constexpr char kOurs[] = "is the operator's; leave it out";
 
 const json& At(const json& object, const char* key) {
@@ -183,6 +189,18 @@ absl::Status CheckStage(const json& users, const json& ours, const std::string& 
   return absl::OkStatus();
 }
 
+absl::Status CheckExport(const json& users, const std::string& path) {
+  for (auto field = users.begin(); users.is_object() && field != users.end(); ++field) {
+    const auto is_it = [&](const char* may) { return field.key() == may; };
+    if (!is_it("name") && std::none_of(std::begin(kOfExport), std::end(kOfExport), is_it))
+      return Bad(absl::StrCat(path, ".", field.key()),
+                 absl::StrCat("cannot be set; of the export Job's container only ",
+                              absl::StrJoin(kOfExport, ", "), " can")
+                     .c_str());
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckMetadata(const json& users, const json& ours, const std::string& path) {
   for (auto field = users.begin(); users.is_object() && field != users.end(); ++field)
     if (field.key() != "labels" && field.key() != "annotations")
@@ -222,6 +240,11 @@ absl::Status CheckUsers(const json& users, const json& ours) {
   const json& containers = At(spec, "containers");
   for (auto container = containers.begin(); containers.is_array() && container != containers.end();
        ++container) {
+    if (At(*container, "name") == kExport) {
+      if (absl::Status status = CheckExport(*container, "template.spec.containers[export]");
+          !status.ok())
+        return status;
+    }
     if (At(*container, "name") != kStage) continue;
     const json& own = ours["spec"]["containers"][0];
     if (absl::Status status = CheckStage(*container, own, "template.spec.containers[stage]");
@@ -245,7 +268,32 @@ void DropTolerationsThatUsersHave(const json& users, json* ours) {
   own = std::move(kept);
 }
 
+void DropExport(json* users) {
+  const json& containers = At(At(*users, "spec"), "containers");
+  if (!containers.is_array()) return;
+  std::erase_if((*users)["spec"]["containers"].get_ref<json::array_t&>(),
+                [](const json& container) { return At(container, "name") == kExport; });
+}
+
 }  // namespace
+
+absl::Status MergeInto(json* base, const json& patch, const std::string& path) {
+  return MergeObject(base, patch, path);
+}
+
+json UsersExport(const json& users) {
+  json shared = json::object();
+  const json& annotations = At(At(users, "metadata"), "annotations");
+  if (annotations.is_object()) shared["metadata"]["annotations"] = annotations;
+  const json& spec = At(users, "spec");
+  for (const char* field : kSharedWithExport)
+    if (Says(spec, field)) shared["spec"][field] = spec[field];
+  const json& containers = At(spec, "containers");
+  for (auto container = containers.begin(); containers.is_array() && container != containers.end();
+       ++container)
+    if (At(*container, "name") == kExport) shared["spec"]["containers"].push_back(*container);
+  return shared;
+}
 
 absl::StatusOr<json> UsersTemplate(const Spec& spec, const Override* override) {
   json merged = spec.pod_template.is_object() ? spec.pod_template : json::object();
@@ -277,7 +325,9 @@ absl::StatusOr<json> MergeTemplate(const json& users, json ours) {
   if (!users.is_object()) return Bad("template", "must be an object with fields");
   if (absl::Status status = CheckUsers(users, ours); !status.ok()) return status;
   DropTolerationsThatUsersHave(users, &ours);
-  if (absl::Status status = MergeObject(&ours, users, "template"); !status.ok()) return status;
+  json for_ranks = users;
+  DropExport(&for_ranks);
+  if (absl::Status status = MergeObject(&ours, for_ranks, "template"); !status.ok()) return status;
   return ours;
 }
 

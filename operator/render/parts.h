@@ -12,7 +12,8 @@ namespace echelon::op {
 
 inline constexpr int kHttpPort = 8000, kGrpcPort = 8001, kMetricsPort = 8002, kHealthPort = 8003,
                      kGroupPort = 29500, kLinkPort = 29501;
-inline constexpr char kStage[] = "stage";  // the container of a rank
+inline constexpr char kStage[] = "stage";    // the container of a rank
+inline constexpr char kExport[] = "export";  // and of the export Job
 inline constexpr char kModelMount[] = "/model";
 
 inline constexpr char kAppliedAnnotation[] = "echelon.dev/applied";
@@ -32,6 +33,12 @@ nlohmann::json WithDigest(nlohmann::json object);
 nlohmann::json ModelVolume(const ModelSource& source, bool read_only);
 nlohmann::json RestrictedPod();        // securityContext of a pod
 nlohmann::json RestrictedContainer();  // and of a container
+
+// What of the user's pod template holds for the export Job too: where it may run and as whom, and
+// the container `export`. Another than ours may be there, and says nothing for ranks.
+nlohmann::json UsersExport(const nlohmann::json& users);
+// Merges a pod template over another as MergeTemplate does, unchecked.
+absl::Status MergeInto(nlohmann::json* base, const nlohmann::json& patch, const std::string& path);
 
 // The user's pod template for ranks like this one: spec.template with the override's parts over it.
 // Null when there is none.

@@ -57,7 +57,8 @@ nlohmann::json RanksService(const Deployment& d);
 nlohmann::json DisruptionBudget(const Deployment& d);
 nlohmann::json NetworkPolicy(const Deployment& d);
 nlohmann::json ControllerRevision(const Deployment& d, const Revision& revision, int64_t number);
-nlohmann::json ExportJob(const Deployment& d, const Revision& revision);
+// Failed: the user's part of the pod template is none.
+absl::StatusOr<nlohmann::json> ExportJob(const Deployment& d, const Revision& revision);
 // INVALID_ARGUMENT when template or override cannot be merged: reason InvalidTemplate.
 absl::StatusOr<nlohmann::json> StatefulSet(const Deployment& d, const Revision& revision, int group,
                                            const Run& run);

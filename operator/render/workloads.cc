@@ -8,11 +8,6 @@ namespace {
 
 using nlohmann::json;
 
-// What of the user's pod template also holds for the export: where it may run and as whom.
-constexpr const char* kSharedWithExport[] = {"serviceAccountName", "imagePullSecrets",
-                                             "nodeSelector",       "tolerations",
-                                             "priorityClassName",  "runtimeClassName"};
-
 json ExportArgs(const Model& model) {
   json args{absl::StrCat(kModelMount, "/", model.path), "-o",
             absl::StrCat(kModelMount, "/", ExportedPath(model)), "--if-missing"};
@@ -28,12 +23,12 @@ json ExportArgs(const Model& model) {
 }
 
 json ExportContainer(const Model& model, const Revision& revision) {
-  return {{"name", "export"},
+  return {{"name", kExport},
           {"image", revision.exporter_image},
           {"args", ExportArgs(model)},
           {"env",
            {{{"name", "HOME"}, {"value", "/tmp"}}, {{"name", "HF_HUB_OFFLINE"}, {"value", "1"}}}},
-          {"resources", {{"requests", {{"cpu", "250m"}, {"memory", "1Gi"}}}}},
+          {"resources", {{"requests", {{"cpu", "500m"}, {"memory", "2Gi"}}}}},
           {"terminationMessagePolicy", "FallbackToLogsOnError"},
           {"securityContext", RestrictedContainer()},
           {"volumeMounts",
@@ -43,7 +38,7 @@ json ExportContainer(const Model& model, const Revision& revision) {
 
 }  // namespace
 
-json ExportJob(const Deployment& d, const Revision& revision) {
+absl::StatusOr<json> ExportJob(const Deployment& d, const Revision& revision) {
   constexpr int kDeadlineSeconds = 6 * 3600;  // slow volumes; a stuck one ends some day
   const Spec spec = SpecAt(d, revision);
   json pod{{"restartPolicy", "Never"},
@@ -54,21 +49,18 @@ json ExportJob(const Deployment& d, const Revision& revision) {
            {"volumes",
             {ModelVolume(spec.model.source, /*read_only=*/false),
              {{"name", "tmp"}, {"emptyDir", json::object()}}}}};
-  const json::json_pointer users("/spec");
-  if (spec.pod_template.is_object() && spec.pod_template.contains(users) &&
-      spec.pod_template[users].is_object()) {
-    for (const char* field : kSharedWithExport)
-      if (spec.pod_template[users].contains(field)) pod[field] = spec.pod_template[users][field];
-  }
   // Its pod is no rank: without the label neither the budget nor the Services take it for one.
   json labels = CommonLabels(d);
   labels["echelon.dev/export"] = d.name;
   json job = Named(d, "batch/v1", "Job", JobName(d, revision));
   job["metadata"]["labels"][kRevisionLabel] = revision.hash;
-  job["spec"] = {
-      {"backoffLimit", 3},
-      {"activeDeadlineSeconds", kDeadlineSeconds},
-      {"template", {{"metadata", {{"labels", std::move(labels)}}}, {"spec", std::move(pod)}}}};
+  json pods{{"metadata", {{"labels", std::move(labels)}}}, {"spec", std::move(pod)}};
+  if (absl::Status merged = MergeInto(&pods, UsersExport(spec.pod_template), "template");
+      !merged.ok())
+    return merged;
+  job["spec"] = {{"backoffLimit", 3},
+                 {"activeDeadlineSeconds", kDeadlineSeconds},
+                 {"template", std::move(pods)}};
   return job;
 }
 

@@ -59,6 +59,8 @@ def test_helm_has_nothing_to_complain_about(helm):
         ("lease.seconds=1", "lease.seconds"),
         ("podMonitor.interval=often", "podMonitor.interval"),
         ("extraArgs={verbose}", "extraArgs"),
+        ("extraArgs={--lease-seconds=5}", "extraArgs"),
+        (r"podLabels.app\.kubernetes\.io/name=mine", "podLabels"),
         ("resources.limit.memory=1Gi", "limit"),
     ],
 )
@@ -97,15 +99,16 @@ def test_every_value_is_described_by_the_schema_and_has_a_default():
     assert absent == ["resources.claims", "global"]
 
 
-READ, MAKE = {"get", "list", "watch"}, {"get", "list", "watch", "create", "patch", "delete"}
+READ = {"get", "list", "watch"}
+STAND, MAKE = READ | {"create", "patch"}, READ | {"create", "patch", "delete"}
 RIGHTS = {
     ("echelon.dev", "pipelinedeployments"): READ,
     ("echelon.dev", "pipelinedeployments/status"): {"patch"},
     ("apps", "statefulsets"): MAKE,
     ("apps", "controllerrevisions"): MAKE - {"patch"},
-    ("", "services"): MAKE,
-    ("policy", "poddisruptionbudgets"): MAKE,
-    ("networking.k8s.io", "networkpolicies"): MAKE,
+    ("", "services"): STAND,
+    ("policy", "poddisruptionbudgets"): STAND,
+    ("networking.k8s.io", "networkpolicies"): STAND,
     ("batch", "jobs"): MAKE - {"patch"},
     ("", "pods"): {"list", "watch", "delete"},
     ("", "persistentvolumeclaims"): {"list", "watch"},

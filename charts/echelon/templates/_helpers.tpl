@@ -39,8 +39,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 
 {{/*
-What the operator does in a namespace that it watches, and no more: what it makes it deletes, and patches unless it is
-made once (revisions, Jobs); of pods it deletes those whose node is lost; of PipelineDeployments it writes the status.
+What the operator does in a namespace that it watches, and no more: it deletes what is of one revision; what stands for the
+object's whole life it patches, and Kubernetes collects it; of pods it deletes those whose node is lost; of PipelineDeployments it writes the status.
 Events are read as core's and written as events.k8s.io's.
 */}}
 {{- define "echelon.rules" -}}
@@ -58,13 +58,13 @@ Events are read as core's and written as events.k8s.io's.
   verbs: [get, list, watch, create, delete]
 - apiGroups: [""]
   resources: [services]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, patch]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, patch]
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, patch]
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, delete]

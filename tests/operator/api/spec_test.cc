@@ -140,6 +140,16 @@ TEST(SpecFromJson, SaysWhyAnObjectCannotBeServed) {
   }
 }
 
+// As the definition counts: an object that the API server takes is not refused here for its bytes.
+TEST(SpecFromJson, CountsCharactersAndNotBytes) {
+  std::string umlauts;
+  for (int i = 0; i < 63; ++i) umlauts += "\u00fc";
+  const std::string rest = ", firstRank: 0}]";
+  EXPECT_EQ(Read("overrides: [{name: " + umlauts + rest).invalid_message, "");
+  EXPECT_THAT(Read("overrides: [{name: " + umlauts + "x" + rest).invalid_message,
+              HasSubstr("at most 63 characters long"));
+}
+
 TEST(SpecFromJson, SaysWhatIsWrongWithTheModel) {
   const std::string pvc = "source: {type: PVC, pvc: {claimName: m}}";
   for (const Refusal& want : std::vector<Refusal>{

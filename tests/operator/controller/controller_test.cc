@@ -18,6 +18,7 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
+using testing::Not;
 using testing::SizeIs;
 using testing::UnorderedElementsAre;
 
@@ -128,6 +129,32 @@ TEST(Controller, ADeletedObjectTakesEverythingAlong) {
   EXPECT_THAT(cluster.replicas[0]->controller->cache().entries(), IsEmpty());
 }
 
+TEST(Controller, TheLeaderCountsTheGroupsOfEachDeployment) {
+  constexpr char kWanted[] = "echelon_operator_deployment_groups{deployment=\"net\"";
+  Cluster cluster;
+  cluster.AddReplica();
+  cluster.AddReplica();
+  cluster.Put("net", {{"replicas", 2}});
+  ASSERT_TRUE(cluster.sim.RunUntil([&] { return cluster.IsDone("net"); }, absl::Minutes(5)));
+  const auto of_replica = [&](int i) { return cluster.replicas[i]->metrics->Text(); };
+  cluster.sim.RunFor(absl::Seconds(2));  // of which each second is counted
+  const int leader = absl::StrContains(of_replica(0), "\nechelon_operator_leader 1") ? 0 : 1;
+  const std::string text = of_replica(leader);
+  EXPECT_THAT(text, HasSubstr(absl::StrCat(kWanted, ",deployment_namespace=\"default\"} 2")));
+  EXPECT_THAT(text, HasSubstr("echelon_operator_deployment_groups_ready{deployment=\"net\","
+                              "deployment_namespace=\"default\"} 2"));
+  EXPECT_THAT(of_replica(1 - leader), Not(HasSubstr(kWanted)));
+
+  cluster.Put("net", {{"suspend", true}});
+  ASSERT_TRUE(cluster.sim.RunUntil([&] { return cluster.Names(kPods).empty(); }));
+  cluster.sim.RunFor(absl::Seconds(5));
+  EXPECT_THAT(of_replica(leader),
+              HasSubstr(absl::StrCat(kWanted, ",deployment_namespace=\"default\"} 0")));
+  cluster.Delete("net");
+  cluster.sim.RunFor(absl::Minutes(1));
+  EXPECT_THAT(of_replica(leader), Not(HasSubstr(kWanted)));
+}
+
 TEST(Controller, AForeignServiceIsLeftAloneAndNamed) {
   Cluster cluster;
   const Json foreign{{"apiVersion", "v1"},
@@ -169,6 +196,74 @@ TEST(Controller, ATemplateThatTheServerRefusesIsAnInvalidTemplateAndMakesNothing
 
   cluster.Put("net");
   EXPECT_TRUE(cluster.sim.RunUntil([&] { return cluster.IsDone("net"); }))
+      << cluster.Status("net").dump(1);
+}
+
+// Where there is no room for two groups the old one goes first: only for what can come.
+TEST(Controller, ATemplateThatTheServerRefusesCostsNoOldGroup) {
+  Cluster cluster;
+  cluster.api.SetAdmission([](const Resource* resource, Json& object) -> std::optional<Response> {
+    if (resource == nullptr || resource->kind != "StatefulSet") return std::nullopt;
+    const std::string set = object.dump();
+    if (absl::StrContains(set, "bad key")) return Failure(422, "Invalid", "invalid: bad key");
+    return std::nullopt;
+  });
+  cluster.AddReplica();
+  const Json in_place{{"rollout", {{"maxSurge", 0}, {"maxUnavailable", 1}}}};
+  cluster.Put("net", in_place);
+  ASSERT_TRUE(cluster.sim.RunUntil([&] { return cluster.IsDone("net"); }));
+  const auto serving = cluster.Names(kStatefulSets);
+
+  const Json in_template{{"template", {{"spec", {{"nodeSelector", {{"bad key", "x"}}}}}}}};
+  const Json in_override{
+      {"overrides",
+       {{{"name", "all"}, {"firstRank", 0}, {"count", 2}, {"nodeSelector", {{"bad key", "x"}}}}}}};
+  for (const Json& change : {in_template, in_override}) {
+    Json bad = in_place;
+    bad.update(change);
+    cluster.Put("net", bad);
+    ASSERT_TRUE(cluster.sim.RunUntil([&] {
+      return absl::StartsWith(cluster.Condition("net", "Progressing"), "False InvalidTemplate");
+    })) << cluster.Status("net").dump(1);
+    cluster.sim.RunFor(absl::Minutes(1));
+    EXPECT_EQ(cluster.Names(kStatefulSets), serving);
+    cluster.Put("net", in_place);
+    ASSERT_TRUE(cluster.sim.RunUntil([&] { return cluster.IsDone("net"); }));
+  }
+
+  Json good = in_place;
+  good["template"]["spec"]["nodeSelector"]["good"] = "x";
+  cluster.Put("net", good);
+  ASSERT_TRUE(cluster.sim.RunUntil(
+      [&] { return cluster.IsDone("net") && cluster.Names(kStatefulSets) != serving; },
+      absl::Minutes(10)))
+      << cluster.Status("net").dump(1);
+}
+
+TEST(Controller, WhatServesDoesNotGoWhileNobodyCanSayWhetherItsSuccessorMayCome) {
+  Cluster cluster;
+  bool fails = false;
+  cluster.api.SetAdmission([&](const Resource* resource, Json&) -> std::optional<Response> {
+    if (resource == nullptr || resource->kind != "StatefulSet" || !fails) return std::nullopt;
+    return Failure(500, "InternalError", "failed calling webhook \"sets\"");
+  });
+  cluster.AddReplica();
+  Json spec{{"rollout", {{"maxSurge", 0}, {"maxUnavailable", 1}}}};
+  cluster.Put("net", spec);
+  ASSERT_TRUE(cluster.sim.RunUntil([&] { return cluster.IsDone("net"); }));
+  const auto serving = cluster.Names(kStatefulSets);
+  fails = true;
+  spec["model"]["path"] = "better.pt2";
+  cluster.Put("net", spec);
+  ASSERT_TRUE(cluster.sim.RunUntil(
+      [&] { return absl::StrContains(cluster.Status("net").dump(), "failed calling webhook"); },
+      absl::Minutes(1)))
+      << cluster.Status("net").dump(1);
+  EXPECT_EQ(cluster.Names(kStatefulSets), serving);
+  fails = false;
+  EXPECT_TRUE(cluster.sim.RunUntil(
+      [&] { return cluster.IsDone("net") && cluster.Names(kStatefulSets) != serving; },
+      absl::Minutes(10)))
       << cluster.Status("net").dump(1);
 }
 

@@ -8,7 +8,9 @@
 namespace echelon::op::testing {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 constexpr char kNewModel[] = "{model: {path: better.pt2}}";
 
@@ -110,6 +112,9 @@ TEST(ARollout, WithoutSurgeRemovesTheOldOneFirst) {
   World world(Rollout(1, 0, 1));
   world.Rest();
   world.Change(kNewModel);
+  const std::string plan = world.Actions(world.Look());
+  EXPECT_THAT(plan, AllOf(HasSubstr("delete StatefulSet/net-A-0-0:"), HasSubstr("try StatefulSet/"),
+                          Not(HasSubstr("apply StatefulSet"))));
   EXPECT_EQ(world.Story(),
             "B-0 0/2\n"
             "B-0 2/2\n");

@@ -18,7 +18,7 @@ json Everything(const Deployment& d) {
   const Revision revision = MakeRevision(d.spec, "echelon/runtime:1", "echelon/exporter:1");
   json items{HeadService(d), RanksService(d), DisruptionBudget(d), NetworkPolicy(d),
              ControllerRevision(d, revision, 1)};
-  if (d.spec.model.is_directory()) items.push_back(ExportJob(d, revision));
+  if (d.spec.model.is_directory()) items.push_back(ExportJob(d, revision).value());
   for (const Run& run : EqualRuns(d.spec)) {
     const absl::StatusOr<json> set = StatefulSet(d, revision, 0, run);
     EXPECT_TRUE(set.ok()) << set.status();

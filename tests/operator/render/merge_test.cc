@@ -131,6 +131,14 @@ TEST(MergeTemplate, NamesTheFieldThatIsTheOperatorsAlone) {
     EXPECT_EQ(Merge(users), message);
 }
 
+TEST(MergeTemplate, SaysWhatOfTheExportCanBeSet) {
+  EXPECT_EQ(Merge("spec: {containers: [{name: export, resources: {limits: {memory: 9Gi}}}]}"),
+            Ours());
+  EXPECT_EQ(Merge("spec: {containers: [{name: export, args: [x]}]}"),
+            "template.spec.containers[export].args cannot be set; of the export Job's container "
+            "only env, image, imagePullPolicy, resources can");
+}
+
 TEST(MergeTemplate, SaysWhatHasTheWrongShape) {
   for (const auto& [users, message] : std::vector<std::pair<std::string, std::string>>{
            {"[]", "template must be an object with fields"},

@@ -106,6 +106,35 @@ TEST(ExportedPath, NamesAllThatAnExportDependsOn) {
   EXPECT_EQ(ExportedPath(model), "");
 }
 
+TEST(ExportJob, TakesItsContainerAndWhereItRunsFromTheTemplate) {
+  Deployment d = Read(R"(
+  template:
+    metadata: {annotations: {gke-gcsfuse/volumes: "true"}}
+    spec:
+      serviceAccountName: reader
+      hostNetwork: true
+      securityContext: {fsGroup: 7}
+      containers:
+      - {name: stage, resources: {limits: {memory: 9Gi}}}
+      - {name: export, resources: {requests: {memory: 8Gi}}}
+      - {name: proxy, image: p})");
+  d.spec.model.path = "llama";
+  const json pods = ExportJob(d, Of(d)).value()["spec"]["template"];
+  EXPECT_EQ(pods["metadata"]["annotations"]["gke-gcsfuse/volumes"], "true");
+  EXPECT_EQ(pods["spec"]["serviceAccountName"], "reader");
+  EXPECT_FALSE(pods["spec"].contains("hostNetwork"));
+  EXPECT_EQ(pods["spec"]["securityContext"]["fsGroup"], 7);
+  EXPECT_EQ(pods["spec"]["securityContext"]["runAsNonRoot"], true);
+  ASSERT_EQ(pods["spec"]["containers"].size(), 1);
+  EXPECT_EQ(pods["spec"]["containers"][0]["resources"]["requests"]["memory"], "8Gi");
+
+  const json set = StatefulSet(d, Of(d), 0, {.first = 0, .count = 2}).value();
+  std::vector<std::string> names;
+  for (const json& container : set["spec"]["template"]["spec"]["containers"])
+    names.push_back(container["name"]);
+  EXPECT_THAT(names, testing::ElementsAre("stage", "proxy"));
+}
+
 TEST(Applied, ChangesOnlyWithTheObject) {
   const auto applied = [](const json& object) {
     return object["metadata"]["annotations"]["echelon.dev/applied"];
@@ -121,7 +150,7 @@ TEST(Objects, BelongToTheDeployment) {
   Deployment d = Read("");
   d.uid = "u-1";
   for (const json& object : {HeadService(d), RanksService(d), DisruptionBudget(d), NetworkPolicy(d),
-                             ExportJob(d, Of(d))}) {
+                             *ExportJob(d, Of(d))}) {
     const json& owner = object["metadata"]["ownerReferences"][0];
     EXPECT_EQ(owner["uid"], "u-1");
     EXPECT_EQ(owner["controller"], true);
