@@ -4,7 +4,6 @@
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 
-#include <atomic>
 #include <cstring>
 #include <thread>
 
@@ -217,17 +216,17 @@ TEST_F(GrpcServerTest, AnswersWhatIsInFlightBeforeItStops) {
 TEST_F(GrpcServerTest, AStopThatWaitsEndsWhenItsCallsAreCancelled) {
   backend_.Hold();
   grpc::Status status;
-  std::atomic<bool> called = false;
+  absl::Notification called;
   std::thread call([&] {
     status = Infer(FourFloats());
-    called = true;
+    called.Notify();
   });
   ASSERT_TRUE(backend_.WaitForHeld(1));
   std::thread stop([&] { server_->Stop(absl::Now() + absl::Hours(1)); });
-  while (!called) {
+  // Again until the stop has begun; without a pause gRPC's queue would grow faster than it is run.
+  do {
     server_->CancelCalls();
-    std::this_thread::yield();
-  }
+  } while (!called.WaitForNotificationWithTimeout(absl::Milliseconds(10)));
   call.join();
   EXPECT_FALSE(status.ok());
   backend_.Release();
