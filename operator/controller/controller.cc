@@ -216,6 +216,10 @@ void Controller::SetReadiness(absl::Status crd) {
     last_crd_error_ = std::string(crd.message());
     spdlog::error("{}", last_crd_error_);
   }
+  if (crd_is_right_ && !crd.ok()) world_.metrics->ForgetAllGroups();  // nobody counts them now
+  if (!crd_is_right_ && crd.ok()) {
+    for (const auto& [key, entry] : cache_.entries()) queue_.Add(key, world_.loop->Now());
+  }
   crd_is_right_ = crd.ok();
   absl::Status readiness = std::move(crd);
   if (readiness.ok() && !unsynced_.empty()) {
@@ -342,9 +346,12 @@ void Controller::Work(const std::string& key) {
 // went in circles waits as a whole.
 void Controller::HoldBack(const std::string& key, std::vector<Action>* actions) const {
   const auto failed = failed_.find(key);
+  const bool replaces = std::any_of(actions->begin(), actions->end(), [](const Action& action) {
+    return action.verb == Verb::kTry;  // then sets go only together with it
+  });
   std::erase_if(*actions, [&](const Action& action) {
-    return failed == failed_.end() || action.verb == Verb::kApply ||
-           failed->second.contains(IdOf(action));
+    return failed == failed_.end() || action.verb == Verb::kApply || action.verb == Verb::kTry ||
+           (replaces && action.kind == "StatefulSet") || failed->second.contains(IdOf(action));
   });
 }
 

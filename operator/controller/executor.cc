@@ -42,8 +42,19 @@ Request Post(const Resource& resource, std::string_view ns, const json& object, 
   return request;
 }
 
+bool Says(const absl::StatusOr<Response>& response, absl::string_view words) {
+  return response.ok() && absl::StrContains(ErrorMessage(*response), words);
+}
+
+// By the API server's own rules. What a webhook denies, with whatever code, it may allow later.
 bool IsInvalid(const absl::StatusOr<Response>& response) {
-  return response.ok() && (response->code == 422 || response->code == 400);
+  return response.ok() && (response->code == 422 || response->code == 400) &&
+         !Says(response, "admission webhook");
+}
+
+// What a try may come to though the write would not: room is made, a webhook only takes real ones.
+bool IsOfTheTryAlone(const absl::StatusOr<Response>& response) {
+  return Says(response, "exceeded quota") || Says(response, "does not support dry run");
 }
 
 std::string ResultOf(const absl::StatusOr<Response>& response) {
@@ -82,11 +93,17 @@ std::vector<size_t> Executor::Trials(const Deployment& deployment,
   const json& pod_template = deployment.spec.pod_template;
   const bool users_own =
       (pod_template.is_object() && !pod_template.empty()) || !deployment.spec.overrides.empty();
+  std::set<std::string_view> tried;
+  for (const Action& action : actions) {
+    if (action.verb == Verb::kTry) tried.insert(action.name);
+  }
   std::vector<size_t> trials;
   for (size_t i = 0; i < actions.size(); ++i) {
     const Action& action = actions[i];
     const bool makes = action.verb == Verb::kApply && action.kind == "StatefulSet";
-    if (action.verb == Verb::kTry || (makes && users_own)) trials.push_back(i);
+    if (action.verb == Verb::kTry || (makes && users_own && !tried.contains(action.name))) {
+      trials.push_back(i);
+    }
   }
   return trials;
 }
@@ -290,10 +307,11 @@ void Executor::Try(const JobPtr& job, const Action& action) {
   Ask(job, action, Post(kStatefulSets, job->ns, action.object, /*dry_run=*/true), "try",
       [this, job, &action](const auto& response, auto) {
         if (IsInvalid(response)) return Refused(job, action, *response);
-        // A quota, a webhook that is down: the write itself will tell, and others go on. But what
-        // serves does not go for what may not come; where a quota is what is missing, it must.
-        if (action.verb != Verb::kTry || (response.ok() && response->ok())) return;
-        if (response.ok() && absl::StrContains(ErrorMessage(*response), "exceeded quota")) return;
+        // A webhook that is down, say: the write itself will tell, and others go on. But what
+        // serves does not go for what may not come.
+        const bool taken = response.ok() && response->ok();
+        if (action.verb != Verb::kTry || taken || IsOfTheTryAlone(response)) return;
+        if (response.ok() && response->code == 409) return Look(job, action);
         Failed(job, action, response);
       });
 }

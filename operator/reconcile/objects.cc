@@ -131,13 +131,13 @@ absl::Status KeepSets(const Pass& pass, const Group& group, std::vector<Action>*
   return MakeSets(pass, *group.generation, group.index, missing, actions);
 }
 
-void RemoveSets(const Pass& pass, const Group& group, std::vector<Action>* actions) {
+void RemoveSets(const Pass& pass, const Group& group, int wave, std::vector<Action>* actions) {
   const char* why = pass.wanted.spec.suspend ? "the object is suspended"
                     : group.wanted_revision  ? "fewer groups are wanted"
                                              : "its revision is not wanted any more";
   for (const SetView* set : group.sets) {
     actions->push_back({.verb = Verb::kDelete,
-                        .wave = kFirstWave,
+                        .wave = wave,
                         .kind = "StatefulSet",
                         .name = set->name,
                         .uid = set->uid,

@@ -33,7 +33,8 @@ absl::Status TrySets(const Pass& pass, const Generation& generation, int index,
 // have another size than they should.
 absl::Status KeepSets(const Pass& pass, const Group& group, std::vector<Action>* actions);
 
-void RemoveSets(const Pass& pass, const Group& group, std::vector<Action>* actions);
+// Where others are to take its place, the wave is theirs: what these stand on comes first.
+void RemoveSets(const Pass& pass, const Group& group, int wave, std::vector<Action>* actions);
 
 }  // namespace echelon::op
 

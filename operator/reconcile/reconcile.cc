@@ -64,7 +64,7 @@ absl::Status Act(const Pass& pass, std::vector<Action>* actions) {
       PlanRollout(wanted, pass.observed, pass.generations, pass.fleet, may_make);
   for (const Group& group : pass.fleet.groups) {
     if (std::count(changes.remove.begin(), changes.remove.end(), &group) > 0) {
-      RemoveSets(pass, group, actions);
+      RemoveSets(pass, group, changes.try_first ? kSetsWave : kFirstWave, actions);
       continue;
     }
     const bool restart = wanted.spec.failure_policy.on_rank_failure == OnRankFailure::kRestartGroup;
@@ -80,7 +80,10 @@ absl::Status Act(const Pass& pass, std::vector<Action>* actions) {
                         .why = "its revision has no groups any more"});
   }
   const Generation& generation = pass.generations.wanted();
-  if (changes.try_first) return TrySets(pass, generation, changes.index, actions);
+  if (changes.try_first) {
+    const absl::Status tried = TrySets(pass, generation, changes.index, actions);
+    if (!tried.ok()) return tried;
+  }
   if (!changes.make) return absl::OkStatus();
   return MakeSets(pass, generation, changes.index, generation.runs, actions);
 }

@@ -113,8 +113,7 @@ Changes PlanRollout(const Deployment& wanted, const Observed& observed,
     return group->failed || (group->scheduled() && !group->released);
   });
   changes.make = may_make && all_placed && current_there < limits.replicas && there < limits.most;
-  changes.try_first = may_make && !changes.make && current_there == 0 && limits.replicas > 0 &&
-                      !changes.remove.empty();
+  changes.try_first = may_make && current_there < limits.replicas && !changes.remove.empty();
   if (changes.make || changes.try_first) {
     changes.index = FreeIndex(observed, generations.wanted().revision.hash);
   }

@@ -14,8 +14,8 @@ namespace echelon::op {
 struct Changes {
   std::vector<const Group*> remove;
   bool make = false;       // one more group of the wanted revision
-  bool try_first = false;  // or none yet, though old ones go to make room for its first
-  int index = 0;           // which
+  bool try_first = false;  // old ones go while the wanted revision's are still to come
+  int index = 0;           // of the one that is made, or tried
 };
 
 // `may_make`: groups of the wanted revision can be made now; until then old ones serve on.

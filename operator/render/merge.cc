@@ -122,8 +122,10 @@ absl::Status MergeObject(json* base, const json& patch, const std::string& path)
 
 constexpr const char* kOfExport[] = {"env", "image", "imagePullPolicy", "resources"};
 constexpr const char* kSharedWithExport[] = {
-    "serviceAccountName", "imagePullSecrets", "nodeSelector",      "tolerations",
-    "affinity",           "securityContext",  "priorityClassName", "runtimeClassName"};
+    "serviceAccountName", "imagePullSecrets",  "nodeSelector",    "tolerations",
+    "securityContext",    "priorityClassName", "runtimeClassName"};
+// Annotations by which a volume's driver mounts it; others may be about containers of ranks.
+constexpr char kOfVolumes[] = "gke-gcsfuse/";
 
 constexpr char kOurs[] = "is the operator's; leave it out";
 
@@ -284,10 +286,15 @@ absl::Status MergeInto(json* base, const json& patch, const std::string& path) {
 json UsersExport(const json& users) {
   json shared = json::object();
   const json& annotations = At(At(users, "metadata"), "annotations");
-  if (annotations.is_object()) shared["metadata"]["annotations"] = annotations;
+  for (auto item = annotations.begin(); annotations.is_object() && item != annotations.end();
+       ++item)
+    if (absl::StartsWith(item.key(), kOfVolumes))
+      shared["metadata"]["annotations"][item.key()] = *item;
   const json& spec = At(users, "spec");
   for (const char* field : kSharedWithExport)
     if (Says(spec, field)) shared["spec"][field] = spec[field];
+  const json& nodes = At(At(spec, "affinity"), "nodeAffinity");  // ranks repel and attract ranks
+  if (nodes.is_object()) shared["spec"]["affinity"]["nodeAffinity"] = nodes;
   const json& containers = At(spec, "containers");
   for (auto container = containers.begin(); containers.is_array() && container != containers.end();
        ++container)
@@ -298,6 +305,11 @@ json UsersExport(const json& users) {
 absl::StatusOr<json> UsersTemplate(const Spec& spec, const Override* override) {
   json merged = spec.pod_template.is_object() ? spec.pod_template : json::object();
   if (override == nullptr) return merged;
+  const json& theirs = At(At(override->pod_template, "spec"), "containers");
+  for (auto container = theirs.begin(); theirs.is_array() && container != theirs.end(); ++container)
+    if (At(*container, "name") == kExport)
+      return Bad("overrides[" + override->name + "].template.spec.containers[export]",
+                 "is of no rank; set it in spec.template");
   const auto merge = [&](const json& patch) { return MergeObject(&merged, patch, "template"); };
   if (override->pod_template.is_object())
     if (absl::Status status = merge(override->pod_template); !status.ok()) return status;

@@ -2,6 +2,7 @@
 #include "operator/controller/controller.h"
 
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -240,31 +241,83 @@ TEST(Controller, ATemplateThatTheServerRefusesCostsNoOldGroup) {
       << cluster.Status("net").dump(1);
 }
 
+// Whether another group would fit beside the old one or not: with maxUnavailable 1 that one may go.
 TEST(Controller, WhatServesDoesNotGoWhileNobodyCanSayWhetherItsSuccessorMayCome) {
+  for (const int surge : {0, 1}) {
+    SCOPED_TRACE(surge);
+    Cluster cluster;
+    std::optional<Response> answer;
+    cluster.api.SetAdmission([&](const Resource* resource, Json&) -> std::optional<Response> {
+      if (resource == nullptr || resource->kind != "StatefulSet") return std::nullopt;
+      return answer;
+    });
+    cluster.AddReplica();
+    Json spec{{"rollout", {{"maxSurge", surge}, {"maxUnavailable", 1}}}};
+    cluster.Put("net", spec);
+    ASSERT_TRUE(cluster.sim.RunUntil([&] { return cluster.IsDone("net"); }));
+    const auto serving = cluster.Names(kStatefulSets);
+    spec["model"]["path"] = "better.pt2";
+    answer = Failure(500, "InternalError", "failed calling webhook \"sets\"");
+    cluster.Put("net", spec);
+    const auto told = [&](const char* words) {
+      return cluster.sim.RunUntil(
+          [&] { return absl::StrContains(cluster.Status("net").dump(), words); }, absl::Minutes(2));
+    };
+    EXPECT_TRUE(told("failed calling webhook")) << cluster.Status("net").dump(1);
+    // Its code says nothing about the object, and it may think better of it.
+    answer = Failure(400, "BadRequest", "admission webhook \"sets\" denied the request: not now");
+    EXPECT_TRUE(told("not now")) << cluster.Status("net").dump(1);
+    EXPECT_EQ(cluster.Names(kStatefulSets), serving);
+    answer = std::nullopt;
+    EXPECT_TRUE(cluster.sim.RunUntil(
+        [&] { return cluster.IsDone("net") && cluster.Names(kStatefulSets) != serving; },
+        absl::Minutes(10)))
+        << cluster.Status("net").dump(1);
+  }
+}
+
+const Json kInPlace{{"rollout", {{"maxSurge", 0}, {"maxUnavailable", 1}}}};
+
+TEST(Controller, ADeletionThatIsRefusedIsTriedAgainWithPauses) {
+  Cluster cluster;
+  cluster.AddReplica();
+  cluster.Put("net", kInPlace);
+  ASSERT_TRUE(cluster.sim.RunUntil([&] { return cluster.IsDone("net"); }));
+  cluster.api.SetFaults([](const Request& request) -> Fault {
+    if (request.method != "DELETE") return {};
+    return {.code = 403, .reason = "Forbidden"};
+  });
+  Json next = kInPlace;
+  next["model"]["path"] = "better.pt2";
+  cluster.Put("net", next);
+  cluster.sim.RunFor(absl::Seconds(1));
+  cluster.api.ClearLog();
+  cluster.sim.RunFor(absl::Minutes(1));
+  EXPECT_LT(Writes(cluster), 30u);
+  cluster.api.SetFaults(nullptr);
+  EXPECT_TRUE(cluster.sim.RunUntil([&] { return cluster.IsDone("net"); }, absl::Minutes(10)))
+      << cluster.Status("net").dump(1);
+}
+
+TEST(Controller, AServiceThatIsRefusedCostsNoOldGroup) {
   Cluster cluster;
   bool fails = false;
   cluster.api.SetAdmission([&](const Resource* resource, Json&) -> std::optional<Response> {
-    if (resource == nullptr || resource->kind != "StatefulSet" || !fails) return std::nullopt;
-    return Failure(500, "InternalError", "failed calling webhook \"sets\"");
+    if (resource == nullptr || resource->kind != "Service" || !fails) return std::nullopt;
+    return Failure(422, "Invalid", "metadata.annotations: Invalid value");
   });
   cluster.AddReplica();
-  Json spec{{"rollout", {{"maxSurge", 0}, {"maxUnavailable", 1}}}};
-  cluster.Put("net", spec);
+  cluster.Put("net", kInPlace);
   ASSERT_TRUE(cluster.sim.RunUntil([&] { return cluster.IsDone("net"); }));
   const auto serving = cluster.Names(kStatefulSets);
   fails = true;
-  spec["model"]["path"] = "better.pt2";
-  cluster.Put("net", spec);
-  ASSERT_TRUE(cluster.sim.RunUntil(
-      [&] { return absl::StrContains(cluster.Status("net").dump(), "failed calling webhook"); },
-      absl::Minutes(1)))
-      << cluster.Status("net").dump(1);
+  Json next = kInPlace;
+  next["model"]["path"] = "better.pt2";
+  next["service"]["annotations"]["a"] = "b";
+  cluster.Put("net", next);
+  cluster.sim.RunFor(absl::Minutes(2));
+  EXPECT_THAT(cluster.Status("net").dump(), HasSubstr("metadata.annotations"));
   EXPECT_EQ(cluster.Names(kStatefulSets), serving);
-  fails = false;
-  EXPECT_TRUE(cluster.sim.RunUntil(
-      [&] { return cluster.IsDone("net") && cluster.Names(kStatefulSets) != serving; },
-      absl::Minutes(10)))
-      << cluster.Status("net").dump(1);
 }
 
 TEST(Controller, ARefusedSetIsToldInTheStatus) {

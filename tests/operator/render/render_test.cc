@@ -109,10 +109,11 @@ TEST(ExportedPath, NamesAllThatAnExportDependsOn) {
 TEST(ExportJob, TakesItsContainerAndWhereItRunsFromTheTemplate) {
   Deployment d = Read(R"(
   template:
-    metadata: {annotations: {gke-gcsfuse/volumes: "true"}}
+    metadata: {annotations: {gke-gcsfuse/volumes: "true", sidecar.istio.io/inject: "true"}}
     spec:
       serviceAccountName: reader
       hostNetwork: true
+      affinity: {nodeAffinity: {a: b}, podAntiAffinity: {c: d}}
       securityContext: {fsGroup: 7}
       containers:
       - {name: stage, resources: {limits: {memory: 9Gi}}}
@@ -120,7 +121,8 @@ TEST(ExportJob, TakesItsContainerAndWhereItRunsFromTheTemplate) {
       - {name: proxy, image: p})");
   d.spec.model.path = "llama";
   const json pods = ExportJob(d, Of(d)).value()["spec"]["template"];
-  EXPECT_EQ(pods["metadata"]["annotations"]["gke-gcsfuse/volumes"], "true");
+  EXPECT_EQ(pods["metadata"]["annotations"], json({{"gke-gcsfuse/volumes", "true"}}));
+  EXPECT_EQ(pods["spec"]["affinity"], json({{"nodeAffinity", {{"a", "b"}}}}));
   EXPECT_EQ(pods["spec"]["serviceAccountName"], "reader");
   EXPECT_FALSE(pods["spec"].contains("hostNetwork"));
   EXPECT_EQ(pods["spec"]["securityContext"]["fsGroup"], 7);
