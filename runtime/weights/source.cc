@@ -26,6 +26,7 @@ constexpr size_t kStepBytes =
 // Read at once: summed while it is in a core's own cache, and from slow storage still a sign of
 // life.
 constexpr size_t kReadBytes = 1 << 20;
+constexpr size_t kSumBytes = 128 << 10;  // and of a copy, so that its source stays cached as well
 constexpr size_t kProbes = 8;
 
 // Whether the pages of a mapping seem to be in the page cache. A file that is not there is better
@@ -35,6 +36,17 @@ bool IsCached(std::byte* mapping, size_t nbytes, size_t page_bytes) {
     unsigned char resident = 0;
     std::byte* page = mapping + nbytes / kProbes * probe / page_bytes * page_bytes;
     if (::mincore(page, 1, &resident) != 0 || !(resident & 1)) return false;
+  }
+  return true;
+}
+
+// Copies, and sums in turns with it what is then there. False: what is read from is gone.
+bool CopySummed(absl::Span<std::byte> to, const std::byte* from, uint32_t* crc32) {
+  const size_t step = crc32 == nullptr ? to.size() : kSumBytes;
+  for (size_t done = 0; done < to.size(); done += step) {
+    const absl::Span<std::byte> block = to.subspan(done, step);
+    if (!GuardedCopy(block.data(), from + done, block.size())) return false;
+    if (crc32 != nullptr) *crc32 = ExtendCrc32(*crc32, block);
   }
   return true;
 }
@@ -62,9 +74,7 @@ bool CopyCached(int descriptor, uint64_t offset, absl::Span<std::byte> to, uint3
     copied = ::madvise(mapping + done, step, MADV_POPULATE_READ) == 0;
     if (!copied) break;
     const absl::Span<std::byte> block = to.subspan(done + skip - lead, step - skip);
-    copied = GuardedCopy(block.data(), mapping + done + skip, block.size());
-    // Summed in smaller blocks they would still be closer, but memcpy of less is a third slower.
-    if (copied && crc32 != nullptr) *crc32 = ExtendCrc32(*crc32, block);
+    copied = CopySummed(block, mapping + done + skip, crc32);
   }
   ::munmap(map, mapped_bytes);
   return copied;

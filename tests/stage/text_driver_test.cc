@@ -51,7 +51,7 @@ int32_t NextToken(const std::vector<int32_t>& tokens, const step::Sample& sample
 
 std::vector<int64_t> NumbersOf(const Tensor& tensor) {
   std::vector<int64_t> numbers(tensor.elements());
-  std::memcpy(numbers.data(), tensor.data, tensor.nbytes);
+  if (!numbers.empty()) std::memcpy(numbers.data(), tensor.data, tensor.nbytes);
   return numbers;
 }
 
