@@ -20,13 +20,11 @@
 namespace echelon::weights {
 namespace {
 
-constexpr size_t kMapBytes = 1 << 20;  // below this a mapping costs more than it saves
-constexpr size_t kStepBytes =
-    2 << 20;  // copied at once: a huge page, while the kernel's zeroing has it cached
-// Read at once: summed while it is in a core's own cache, and from slow storage still a sign of
-// life.
+constexpr size_t kMapBytes = 1 << 20;   // below this a mapping costs more than it saves
+constexpr size_t kStepBytes = 8 << 20;  // mapped pages populated at once
+constexpr size_t kSumBytes = 64 << 10;  // copied, then summed while it is in a core's own cache
+// Read at once: also cached still, and from slow storage a sign of life.
 constexpr size_t kReadBytes = 1 << 20;
-constexpr size_t kSumBytes = 128 << 10;  // and of a copy, so that its source stays cached as well
 constexpr size_t kProbes = 8;
 
 // Whether the pages of a mapping seem to be in the page cache. A file that is not there is better
@@ -51,41 +49,62 @@ bool CopySummed(absl::Span<std::byte> to, const std::byte* from, uint32_t* crc32
   return true;
 }
 
-// Copies from the page cache through a mapping. Into huge pages just zeroed this is half as fast
-// again as a read: the zeroed lines are still in the processor's cache, and memcpy uses them where
-// the kernel's copy streams past. False: read instead, which also finds the words for what is
-// wrong. Each step is populated before it is touched, which is cheaper than its faults would be; a
-// file cut short after that fails the guarded copy.
-bool CopyCached(int descriptor, uint64_t offset, absl::Span<std::byte> to, uint32_t* crc32) {
-  static const size_t page_bytes = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
-  struct stat file {};
-  if (to.size() < kMapBytes || ::fstat(descriptor, &file) != 0) return false;
-  const uint64_t file_bytes =
-      static_cast<uint64_t>(file.st_size);  // behind it, its last page reads as zeros
-  if (offset > file_bytes || to.size() > file_bytes - offset) return false;
-  const size_t lead = offset % page_bytes, mapped_bytes = lead + to.size();
-  void* map = ::mmap(nullptr, mapped_bytes, PROT_READ, MAP_SHARED, descriptor,
-                     static_cast<off_t>(offset - lead));
-  if (map == MAP_FAILED) return false;
-  auto* const mapping = static_cast<std::byte*>(map);
-  bool copied = IsCached(mapping, mapped_bytes, page_bytes);
-  for (size_t done = 0; copied && done < mapped_bytes; done += kStepBytes) {
-    const size_t step = std::min(kStepBytes, mapped_bytes - done), skip = done == 0 ? lead : 0;
-    copied = ::madvise(mapping + done, step, MADV_POPULATE_READ) == 0;
-    if (!copied) break;
-    const absl::Span<std::byte> block = to.subspan(done + skip - lead, step - skip);
-    copied = CopySummed(block, mapping + done + skip, crc32);
+// A file that is open, and mapped as long as its size at that time was.
+class OpenFile {
+ public:
+  static absl::StatusOr<std::unique_ptr<OpenFile>> Open(const std::string& path) {
+    const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (descriptor < 0)
+      return absl::NotFoundError(absl::StrCat(path, ": cannot be opened: ", std::strerror(errno)));
+    return std::unique_ptr<OpenFile>(new OpenFile(descriptor));
   }
-  ::munmap(map, mapped_bytes);
-  return copied;
-}
+  ~OpenFile() {
+    if (mapping_ != nullptr) ::munmap(mapping_, nbytes_);
+    ::close(descriptor_);
+  }
+  OpenFile(const OpenFile&) = delete;
+  OpenFile& operator=(const OpenFile&) = delete;
+
+  int descriptor() const { return descriptor_; }
+
+  // Copies from the page cache through the mapping. Into huge pages just zeroed this is half as
+  // fast again as a read: the zeroed lines are still in the processor's cache, and memcpy uses them
+  // where the kernel's copy streams past. False: read instead, which also finds the words for what
+  // is wrong. Each step is populated before it is touched, which is cheaper than its faults would
+  // be; a file cut short after that fails the guarded copy. Nothing is unmapped in between: that
+  // would stop every thread that just then faults.
+  bool CopyCached(uint64_t offset, absl::Span<std::byte> to, uint32_t* crc32) const {
+    static const size_t page_bytes = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+    if (mapping_ == nullptr || to.size() < kMapBytes) return false;
+    if (offset > nbytes_ || to.size() > nbytes_ - offset) return false;
+    const size_t lead = offset % page_bytes, mapped_bytes = lead + to.size();
+    std::byte* const mapping = mapping_ + (offset - lead);
+    if (!IsCached(mapping, mapped_bytes, page_bytes)) return false;
+    for (size_t done = 0; done < mapped_bytes; done += kStepBytes) {
+      const size_t step = std::min(kStepBytes, mapped_bytes - done), skip = done == 0 ? lead : 0;
+      if (::madvise(mapping + done, step, MADV_POPULATE_READ) != 0) return false;
+      const absl::Span<std::byte> block = to.subspan(done + skip - lead, step - skip);
+      if (!CopySummed(block, mapping + done + skip, crc32)) return false;
+    }
+    return true;
+  }
+
+ private:
+  explicit OpenFile(int descriptor) : descriptor_(descriptor) {
+    struct stat file {};
+    if (::fstat(descriptor, &file) != 0 || !S_ISREG(file.st_mode) || file.st_size == 0) return;
+    nbytes_ = static_cast<uint64_t>(file.st_size);
+    void* map = ::mmap(nullptr, nbytes_, PROT_READ, MAP_SHARED, descriptor, 0);
+    if (map != MAP_FAILED) mapping_ = static_cast<std::byte*>(map);
+  }
+
+  const int descriptor_;
+  uint64_t nbytes_ = 0;
+  std::byte* mapping_ = nullptr;  // null: it is only read
+};
 
 class LocalFileSource final : public WeightSource {
  public:
-  ~LocalFileSource() override {
-    for (const auto& [path, descriptor] : descriptors_) ::close(descriptor);
-  }
-
   absl::Status Read(const std::string& path, uint64_t offset, absl::Span<std::byte> to) override {
     return Fill(path, offset, to, nullptr);
   }
@@ -101,18 +120,18 @@ class LocalFileSource final : public WeightSource {
   // crc32 may be null.
   absl::Status Fill(const std::string& path, uint64_t offset, absl::Span<std::byte> to,
                     uint32_t* crc32) {
-    const absl::StatusOr<int> descriptor = Open(path);
-    if (!descriptor.ok()) return descriptor.status();
+    const absl::StatusOr<const OpenFile*> file = Open(path);
+    if (!file.ok()) return file.status();
     if (crc32 != nullptr) *crc32 = 0;
-    if (CopyCached(*descriptor, offset, to, crc32)) {
+    if ((*file)->CopyCached(offset, to, crc32)) {
       bytes_read_ += to.size();
       return absl::OkStatus();
     }
     if (crc32 != nullptr) *crc32 = 0;
     for (size_t done = 0; done < to.size();) {
       const absl::Span<std::byte> rest = to.subspan(done, kReadBytes);
-      const ssize_t got =
-          ::pread(*descriptor, rest.data(), rest.size(), static_cast<off_t>(offset + done));
+      const ssize_t got = ::pread((*file)->descriptor(), rest.data(), rest.size(),
+                                  static_cast<off_t>(offset + done));
       if (got < 0 && errno == EINTR) continue;
       if (got < 0)
         return absl::DataLossError(absl::StrCat(path, ": reading at byte ", offset + done,
@@ -129,18 +148,17 @@ class LocalFileSource final : public WeightSource {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<int> Open(const std::string& path) {
+  absl::StatusOr<const OpenFile*> Open(const std::string& path) {
     const std::lock_guard lock(mutex_);
-    const auto found = descriptors_.find(path);
-    if (found != descriptors_.end()) return found->second;
-    const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (descriptor < 0)
-      return absl::NotFoundError(absl::StrCat(path, ": cannot be opened: ", std::strerror(errno)));
-    return descriptors_[path] = descriptor;
+    const auto found = files_.find(path);
+    if (found != files_.end()) return found->second.get();
+    absl::StatusOr<std::unique_ptr<OpenFile>> file = OpenFile::Open(path);
+    if (!file.ok()) return file.status();
+    return (files_[path] = *std::move(file)).get();
   }
 
   std::mutex mutex_;
-  std::map<std::string, int> descriptors_;
+  std::map<std::string, std::unique_ptr<OpenFile>> files_;
   std::atomic<uint64_t> bytes_read_ = 0;
 };
 
