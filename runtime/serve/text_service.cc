@@ -185,7 +185,8 @@ class GenerateCall : public grpc::ServerWriteReactor<v1::GenerateResponse>,
   // The last write waits for a client that may never read.
   void WatchReader() {
     const absl::Time until = std::max(deadline_, absl::Now()) + read_grace_;
-    // The alarm is the call's and keeps its callback: the callback's share of the call ends with it.
+    // The alarm is the call's and keeps its callback: the callback's share of the call ends with
+    // it.
     unread_.Set(absl::ToChronoTime(until), [call = shared_from_this()](bool ok) mutable {
       const auto last_share = std::move(call);
       if (ok) last_share->GiveUp();

@@ -4,6 +4,7 @@
 #include <set>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "operator/controller/crd_check.h"
@@ -191,6 +192,14 @@ std::string Cluster::Condition(const std::string& name, const std::string& type)
     }
   }
   return "";
+}
+
+size_t Cluster::Writes() {
+  size_t writes = 0;
+  for (const LoggedRequest& request : api.log()) {
+    if (request.method != "GET" && !absl::StrContains(request.path, "/leases")) ++writes;
+  }
+  return writes;
 }
 
 bool Cluster::IsDone(const std::string& name) {

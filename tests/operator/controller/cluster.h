@@ -73,6 +73,7 @@ class Cluster {
   // All that is wanted of it is there, and its status says so.
   bool IsDone(const std::string& name);
   std::vector<std::string> Names(const Resource& resource);
+  size_t Writes();  // requests of the log but reads and the lease's
 
   // Versions of all objects but leases and events, by "COLLECTION/NAME".
   std::map<std::string, std::string> Versions();
