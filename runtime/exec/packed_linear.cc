@@ -1,19 +1,24 @@
 #include "runtime/exec/packed_linear.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/stack.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
+#include <c10/core/InferenceMode.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <memory>
 #include <optional>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "runtime/exec/program.h"
+#include "runtime/ops/expert_rows.h"
 #include "runtime/ops/invariant.h"
 
 namespace echelon::exec {
@@ -21,10 +26,14 @@ namespace {
 
 using c10::IValue;
 
-// oneDNN may sum fewer rows in another order: they are computed as this many.
-constexpr int64_t kLeastRows = 4;
-// Of a weight that is not laid out it chooses the order by the number of rows: always this one.
+// oneDNN chooses the order in which it sums a row by the number of rows. Of a weight that is laid
+// out it is one order for up to 252 rows, but for 1 to 3 beyond a multiple of 6, which is what its
+// AVX2 kernel computes at once (AVX-512: one order from 4 rows on).
+constexpr int64_t kBlockRows = 6, kLeastOfBlock = 4, kMostRows = 240;
+// Of a weight that is not laid out: always this number.
 constexpr int64_t kSharedRows = 16;
+// Threads share a weight's outputs: oneDNN would share out the rows, and with them their order.
+constexpr int64_t kLeastSlice = 64, kSliceStep = 16;
 
 c10::OperatorHandle Find(const char* name) {
   return c10::Dispatcher::singleton().findSchemaOrThrow(name, "");
@@ -70,12 +79,16 @@ bool HasUsableBias(const Instruction& instruction, const Use& use,
   return value.isTensor() && value.toTensor().dim() == 1;
 }
 
+bool KnowsBf16() {
+  static const bool knows = CanPack(at::kBFloat16);
+  return knows;
+}
+
 bool IsPackable(const IValue& value, int64_t least_elements) {
   if (!value.isTensor()) return false;
   const at::Tensor& weight = value.toTensor();
-  static const bool bf16_is_known = CanPack(at::kBFloat16);
-  const bool is_known = weight.scalar_type() == at::kFloat ||
-                        (weight.scalar_type() == at::kBFloat16 && bf16_is_known);
+  const bool is_known =
+      weight.scalar_type() == at::kFloat || (weight.scalar_type() == at::kBFloat16 && KnowsBf16());
   return is_known && weight.dim() == 2 && weight.numel() >= std::max<int64_t>(least_elements, 1);
 }
 
@@ -162,26 +175,113 @@ at::Tensor Linear(const at::Tensor& matrix, const at::Tensor& weight, const at::
   return stack[0].toTensor();
 }
 
+int64_t AloneRows(int64_t rows) {
+  const int64_t last = rows % kBlockRows;
+  return last > 0 && last < kLeastOfBlock ? rows + kLeastOfBlock - last : rows;
+}
+
+std::vector<LinearSlice> SlicesOf(const at::Tensor& weight) {
+  const int64_t outputs = weight.size(0);
+  const int64_t count =
+      std::clamp<int64_t>(outputs / kLeastSlice, 1, std::max(at::get_num_threads(), 1));
+  std::vector<LinearSlice> slices;
+  for (int64_t i = 0, begin = 0; i < count; ++i) {
+    const int64_t end =
+        i + 1 == count ? outputs : outputs * (i + 1) / count / kSliceStep * kSliceStep;
+    slices.push_back({weight.narrow(0, begin, end - begin), begin, end - begin});
+    begin = end;
+  }
+  return slices;
+}
+
+// job(0) to job(count - 1), each on one thread: oneDNN has no others within a parallel region, and
+// torch makes one for two jobs or more.
+template <typename Job>
+void RunEachOnOneThread(int64_t count, const Job& job) {
+  at::parallel_for(0, std::max<int64_t>(count, 2), 1, [&](int64_t begin, int64_t end) {
+    const c10::InferenceMode inference;  // a thread's own
+    for (int64_t i = begin; i < std::min(end, count); ++i) job(i);
+  });
+}
+
+// `most` rows at a time, each time as many as padded_rows says.
+template <typename PaddedRows>
+at::Tensor LinearInPieces(const at::Tensor& matrix, absl::Span<const LinearSlice> slices,
+                          const at::Tensor& bias, int64_t most, const PaddedRows& padded_rows) {
+  const int64_t rows = matrix.size(0), pieces = (rows + most - 1) / most;
+  const int64_t jobs = pieces * static_cast<int64_t>(slices.size());
+  at::Tensor out;
+  if (jobs != 1)
+    out = at::empty({rows, slices.back().begin + slices.back().outputs}, matrix.options());
+  RunEachOnOneThread(jobs, [&](int64_t job) {
+    const LinearSlice& slice = slices[job / pieces];
+    const int64_t first = job % pieces * most, count = std::min(most, rows - first);
+    const at::Tensor own_bias =
+        bias.defined() ? bias.narrow(0, slice.begin, slice.outputs) : at::Tensor();
+    const at::Tensor part =
+        Linear(Padded(matrix.narrow(0, first, count), padded_rows(count)), slice.weight, own_bias)
+            .narrow(0, 0, count);
+    if (jobs == 1)
+      out = part;
+    else
+      out.narrow(0, first, count).narrow(1, slice.begin, slice.outputs).copy_(part);
+  });
+  return out;
+}
+
+// bf16 where oneDNN does not know it: by our own kernel, each element by itself, in f32.
+at::Tensor PlainLinear(const at::Tensor& weight, const at::Tensor& matrix, const at::Tensor& bias) {
+  const int64_t rows = matrix.size(0), outputs = weight.size(0), inputs = weight.size(1);
+  const bool has_unit_stride = weight.stride(0) == 1 || weight.stride(1) == 1;
+  const at::Tensor dense = has_unit_stride ? weight : weight.contiguous();
+  const int64_t stride = ops::StrideOf(inputs);
+  const auto f32 = matrix.options().dtype(at::kFloat);
+  const at::Tensor x = at::zeros({rows, stride}, f32), y = at::empty({rows, outputs}, f32);
+  x.narrow(1, 0, inputs).copy_(matrix);
+  constexpr int64_t kGrain = 64;
+  at::parallel_for(0, outputs, kGrain, [&](int64_t begin, int64_t end) {
+    ops::Multiply({.x = x.const_data_ptr<float>(),
+                   .rows = rows,
+                   .x_stride = stride,
+                   .w = dense.const_data_ptr(),
+                   .dtype = DType::kBF16,
+                   .inputs = inputs,
+                   .outputs = outputs,
+                   .input_stride = dense.stride(1),
+                   .output_stride = dense.stride(0),
+                   .begin = begin,
+                   .end = end,
+                   .y = y.mutable_data_ptr<float>()});
+  });
+  return (bias.defined() ? y.add_(bias) : y).to(at::kBFloat16);
+}
+
 }  // namespace
 
 void KeepRowsAlone() { ::setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16", 0); }
 
 bool CanPack(at::ScalarType dtype) {
   try {
-    PackedLinear(at::zeros({16, 16}, dtype)).Run(at::zeros({1, 16}, dtype), {});
+    PackedLinear(at::zeros({16, 16}, dtype), false).Run(at::zeros({1, 16}, dtype), {});
     return true;
   } catch (const std::exception&) {
     return false;
   }
 }
 
-PackedLinear::PackedLinear(const at::Tensor& weight)
-    : dtype_(weight.scalar_type()), outputs_(weight.size(0)), inputs_(weight.size(1)) {
+PackedLinear::PackedLinear(const at::Tensor& weight, bool rows_alone)
+    : dtype_(weight.scalar_type()),
+      outputs_(weight.size(0)),
+      inputs_(weight.size(1)),
+      rows_alone_(rows_alone),
+      slices_(rows_alone ? SlicesOf(weight) : std::vector<LinearSlice>{{weight, 0, outputs_}}) {
   static const c10::OperatorHandle reorder = Find("mkldnn::_reorder_linear_weight");
-  // No number of rows is told: one layout then serves them all.
-  torch::jit::Stack stack{weight.contiguous(), IValue()};
-  reorder.callBoxed(stack);
-  packed_ = stack[0].toTensor();
+  for (LinearSlice& slice : slices_) {
+    // No number of rows is told: one layout then serves them all.
+    torch::jit::Stack stack{slice.weight.contiguous(), IValue()};
+    reorder.callBoxed(stack);
+    slice.weight = stack[0].toTensor();
+  }
 }
 
 at::Tensor PackedLinear::Run(const at::Tensor& x, const at::Tensor& bias) const {
@@ -191,8 +291,9 @@ at::Tensor PackedLinear::Run(const at::Tensor& x, const at::Tensor& bias) const 
   const int64_t rows = x.numel() / inputs_;
   if (rows == 0) return at::empty(shape, x.options());
   const at::Tensor matrix = x.reshape({rows, inputs_});
-  const at::Tensor out = Linear(Padded(matrix, std::max(rows, kLeastRows)), packed_, bias);
-  return out.narrow(0, 0, rows).view(shape);
+  const at::Tensor out = rows_alone_ ? LinearInPieces(matrix, slices_, bias, kMostRows, AloneRows)
+                                     : Linear(matrix.contiguous(), slices_[0].weight, bias);
+  return out.view(shape);
 }
 
 at::Tensor SharedLinear(const at::Tensor& weight, const at::Tensor& x, const at::Tensor& bias) {
@@ -200,15 +301,12 @@ at::Tensor SharedLinear(const at::Tensor& weight, const at::Tensor& x, const at:
   CheckInput(x, weight.scalar_type(), inputs);
   std::vector<int64_t> shape = x.sizes().vec();
   shape.back() = outputs;
-  const int64_t rows = x.numel() / inputs;
-  const at::Tensor out = at::empty({rows, outputs}, x.options());
-  const at::Tensor matrix = x.reshape({rows, inputs}), dense = weight.contiguous();
-  for (int64_t i = 0; i < rows; i += kSharedRows) {
-    const int64_t count = std::min(kSharedRows, rows - i);
-    const at::Tensor part = Linear(Padded(matrix.narrow(0, i, count), kSharedRows), dense, bias);
-    out.narrow(0, i, count).copy_(part.narrow(0, 0, count));
-  }
-  return out.view(shape);
+  const at::Tensor matrix = x.reshape({x.numel() / inputs, inputs});
+  if (weight.scalar_type() == at::kBFloat16 && !KnowsBf16())
+    return PlainLinear(weight, matrix, bias).view(shape);
+  return LinearInPieces(matrix, SlicesOf(weight.contiguous()), bias, kSharedRows,
+                        [](int64_t) { return kSharedRows; })
+      .view(shape);
 }
 
 void PackLinears(Program& program, const std::map<int, absl::Span<std::byte>>& weights,
@@ -219,8 +317,8 @@ void PackLinears(Program& program, const std::map<int, absl::Span<std::byte>>& w
         !IsPackable(frame[slot], options.least_elements))
       continue;
     const at::Tensor weight = frame[slot].toTensor();
-    const auto packed =
-        std::make_shared<const PackedLinear>(readers.transposed ? weight.t() : weight);
+    const auto packed = std::make_shared<const PackedLinear>(
+        readers.transposed ? weight.t() : weight, options.rows_alone);
     for (Instruction* instruction : readers.linears)
       instruction->packed = CallOf(*instruction, *UseOf(*instruction), packed);
     frame[slot] = IValue();

@@ -16,24 +16,32 @@ namespace echelon::exec {
 
 struct Program;
 
-// A row's result does not depend on how many rows come with it. Thread-safe.
+// A thread's share of a weight's outputs.
+struct LinearSlice {
+  at::Tensor weight;  // dense, or as oneDNN laid it out
+  int64_t begin = 0, outputs = 0;
+};
+
+// Thread-safe.
 class PackedLinear {
  public:
-  // weight: [N, K], f32 or bf16, of any strides; it is not needed afterwards.
-  explicit PackedLinear(const at::Tensor& weight);
+  // weight: [N, K], f32 or bf16, of any strides; it is not needed afterwards. rows_alone: a row's
+  // result does not depend on how many rows come with it. Threads: as many as torch has now.
+  PackedLinear(const at::Tensor& weight, bool rows_alone);
 
   // x: [..., K] of the weight's dtype; bias: [N] or undefined. Gives [..., N], contiguous.
   // Throws c10::Error as torch's linear does.
   at::Tensor Run(const at::Tensor& x, const at::Tensor& bias) const;
 
  private:
-  at::Tensor packed_;
   at::ScalarType dtype_;
   int64_t outputs_, inputs_;
+  bool rows_alone_;
+  std::vector<LinearSlice> slices_;  // one, but for rows_alone
 };
 
-// The same of a weight [N, K] that must stay as it is, since others read it too: up to twice as
-// slow.
+// Each row alone, of a weight [N, K] that stays as it is, since others read it too or oneDNN cannot
+// lay it out: up to twice as slow.
 at::Tensor SharedLinear(const at::Tensor& weight, const at::Tensor& x, const at::Tensor& bias);
 
 // Before oneDNN's first call in the process, which reads it: no AMX, unless the environment says
@@ -48,7 +56,7 @@ bool CanPack(at::ScalarType dtype);
 struct PackOptions {
   // Smaller weights are left to torch: the call itself costs more than it gains.
   int64_t least_elements = 1 << 14;
-  // Every linear layer whose weight is not packed is a SharedLinear: a row never depends on others.
+  // A row never depends on others: every linear layer whose weight is not packed is a SharedLinear.
   bool rows_alone = false;
 };
 

@@ -55,19 +55,6 @@ class TorchStage final : public StageModule {
     for (const graph::Input& input : graph_.inputs) inputs_.insert(input.value);
   }
 
-  // Text: whether linear layers can be computed row by row here.
-  absl::Status CheckCpu() const {
-    if (!graph_.text) return absl::OkStatus();
-    KeepRowsAlone();
-    if (graph_.text->dtype != DType::kBF16) return absl::OkStatus();
-    const c10::InferenceMode inference;
-    if (CanPack(at::kBFloat16)) return absl::OkStatus();
-    return absl::UnimplementedError(
-        absl::StrCat("stage ", stage_.rank,
-                     ": this CPU does not compute in bf16 (AVX-512 bw, vl and dq are needed); use "
-                     "--dtype f32"));
-  }
-
   // Weights stay in their slots from here on.
   absl::Status LoadWeights(weights::WeightSource& source, const LoadOptions& options) {
     Parameters parameters(options.checkpoint, options.verify);
@@ -386,8 +373,8 @@ absl::StatusOr<std::unique_ptr<StageModule>> LoadStage(const graph::Graph& graph
   absl::StatusOr<Program> program = Compile(graph, stage);
   if (!program.ok()) return program.status();
   auto module = std::make_unique<TorchStage>(graph, stage, *std::move(program), options);
-  absl::Status status = module->CheckCpu();
-  if (status.ok()) status = module->LoadWeights(source, options);
+  if (graph.text) KeepRowsAlone();
+  absl::Status status = module->LoadWeights(source, options);
   if (status.ok()) status = module->OpenCache(options);
   if (!status.ok()) return status;
   return module;

@@ -99,6 +99,8 @@ ECHELON_CLONES void ColumnsBf16(const RowsTimesMatrix& p) { MultiplyColumns<uint
 
 }  // namespace
 
+int64_t StrideOf(int64_t inputs) { return (inputs + kLanes - 1) / kLanes * kLanes; }
+
 void Multiply(const RowsTimesMatrix& product) {
   const bool is_narrow = product.dtype == DType::kBF16;
   if (product.input_stride == 1) {

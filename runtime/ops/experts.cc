@@ -12,8 +12,6 @@ namespace {
 
 constexpr int64_t kColumnsAPiece = 64;  // of a matrix: what a thread takes at a time
 
-int64_t RoundUp(int64_t size, int64_t unit) { return (size + unit - 1) / unit * unit; }
-
 float At(const void* from, DType dtype, int64_t index) {
   return dtype == DType::kBF16 ? ToFloat(static_cast<const uint16_t*>(from)[index])
                                : static_cast<const float*>(from)[index];
@@ -58,8 +56,8 @@ std::vector<float> Linear(const Experts& call, const ExpertMatrices& matrices,
                           const ParallelFor& parallel_for) {
   std::vector<float> y(routing.pairs.size() * matrices.outputs);
   const int64_t element_bytes = call.dtype == DType::kBF16 ? 2 : 4;
-  const int64_t pieces = RoundUp(matrices.outputs, kColumnsAPiece) / kColumnsAPiece;
-  const int64_t x_stride = RoundUp(matrices.inputs, kLanes);
+  const int64_t pieces = (matrices.outputs + kColumnsAPiece - 1) / kColumnsAPiece;
+  const int64_t x_stride = StrideOf(matrices.inputs);
   const auto piece = [&](int64_t which) {
     const int64_t i = which / pieces, expert = routing.experts[i];
     const int64_t first = i == 0 ? 0 : routing.ends[i - 1], rows = routing.ends[i] - first;
@@ -121,7 +119,7 @@ float Gate(const Experts& call, float gate, float up) {
 // [rows][2I] -> [rows][I rounded up to vectors]
 std::vector<float> Gated(const Experts& call, const std::vector<float>& h, int64_t rows,
                          const ParallelFor& parallel_for) {
-  const int64_t inner = call.gate_up.outputs / 2, stride = RoundUp(inner, kLanes);
+  const int64_t inner = call.gate_up.outputs / 2, stride = StrideOf(inner);
   std::vector<float> gated(rows * stride);
   parallel_for(rows, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
@@ -135,7 +133,7 @@ std::vector<float> Gated(const Experts& call, const std::vector<float>& h, int64
 }
 
 std::vector<float> Gather(const Experts& call, const Routing& routing) {
-  const int64_t inputs = call.gate_up.inputs, stride = RoundUp(inputs, kLanes);
+  const int64_t inputs = call.gate_up.inputs, stride = StrideOf(inputs);
   std::vector<float> x(routing.pairs.size() * stride);
   for (size_t row = 0; row < routing.pairs.size(); ++row) {
     const int64_t token = routing.pairs[row] / call.chosen;

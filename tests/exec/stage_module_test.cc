@@ -159,23 +159,6 @@ TEST(StageModule, KnowsItsOperatorsBeforeItReadsWeights) {
   EXPECT_EQ(ones.bytes_read(), 0u);
 }
 
-TEST(StageModuleDeathTest, ATextModelInBf16IsRefusedOnACpuThatLacksIt) {
-  GTEST_FLAG_SET(death_test_style, "threadsafe");
-  const auto load = [] {
-    ::setenv("ONEDNN_MAX_CPU_ISA", "AVX2", 1);  // read once by a process
-    GraphMaker make;
-    make.Output("output", V(make.Node("relu", {V(make.Input("x", {D(3)}))}, {D(3)})));
-    make.graph().text = graph::TextModel{.dtype = DType::kBF16};
-    Ones ones;
-    const auto module =
-        LoadStage(make.graph(), oracle::StagesOf(make.graph(), {0, 1})[0], ones, {});
-    std::fprintf(stderr, "%s\n", std::string(module.status().message()).c_str());
-    std::_Exit(static_cast<int>(module.status().code()));
-  };
-  EXPECT_EXIT(load(), ::testing::ExitedWithCode(static_cast<int>(absl::StatusCode::kUnimplemented)),
-              "stage 0: this CPU does not compute in bf16 .*; use --dtype f32");
-}
-
 TEST(StageModule, SendsCopiesOfItsBuffers) {
   GraphMaker make;
   const ValueId x = make.Input("x", {D(2)}), calls = make.Stored("calls", {2}, Stored::kBuffer);
