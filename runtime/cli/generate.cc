@@ -225,7 +225,7 @@ class Client {
       if (flags_.json)
         PrintJson(response);
       else
-        std::fputs(response.text().c_str(), stdout);
+        std::fwrite(response.text().data(), 1, response.text().size(), stdout);
       std::fflush(stdout);
     }
     const double all_s = seconds();

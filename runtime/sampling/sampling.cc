@@ -169,7 +169,8 @@ absl::StatusOr<step::Drawn> Draw(absl::Span<const float> logits, const step::Sam
   step::Drawn drawn;
   drawn.token = sample.temperature == 0 ? static_cast<int32_t>(greatest - adjusted.begin())
                                         : Pick(Candidates(adjusted, *greatest, sample), sample);
-  const LogProbs model(logits);
+  if (sample.logprobs < 0) return drawn;
+  const LogProbs model(logits);  // takes longer than the rest
   drawn.logprob = model.Of(drawn.token);
   if (sample.logprobs > 0) drawn.top = model.Top(sample.logprobs);
   return drawn;

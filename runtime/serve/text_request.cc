@@ -24,6 +24,7 @@ constexpr float kMaxPenalty = 2;
 constexpr float kMaxRepetitionPenalty = 100;
 // No tokenizer has a longer token, so a longer text cannot fit: it need not be split to know that.
 constexpr int64_t kMaxBytesOfToken = 256;
+constexpr int64_t kMaxOtherBytes = 1 << 20;  // options: biases, stop strings
 
 template <typename... Words>
 absl::Status Bad(const Words&... words) {
@@ -59,11 +60,9 @@ absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view field, const std::
       tokenizer.Encode(text, EncodeOptions{.add_special_tokens = add_special_tokens}));
   for (const int64_t id : ids)
     if (id < 0 || id >= model.vocab_size)
-      return absl::InternalError(absl::StrCat("the tokenizer gives token ", id,
-                                              ", but the model's "
-                                              "vocabulary has ",
-                                              model.vocab_size,
-                                              ": tokenizer.json is of another model"));
+      return Bad(field, " holds '", tokenizer.IdToToken(id).value_or("?"), "', token ", id,
+                 " of tokenizer.json, which the model does not know: its ids are below ",
+                 model.vocab_size);
   return std::vector<int32_t>(ids.begin(), ids.end());
 }
 
@@ -114,23 +113,29 @@ absl::StatusOr<std::vector<int32_t>> Prompt(const v1::GenerateRequest& request,
 
 // ---- The answer's end
 
-absl::Status ReadEnd(const v1::GenerateRequest& request, const TextModelInfo& model,
-                     TokenRequest* into) {
+absl::Status ReadLength(const v1::GenerateRequest& request, const TextModelInfo& model,
+                        TokenRequest* into) {
   const auto prompt = static_cast<int64_t>(into->prompt.size());
-  if (request.max_tokens() < 0)
-    return Bad("max_tokens ", request.max_tokens(), " is not 0 or more");
   ECHELON_RETURN_IF_ERROR(CheckLength(prompt, model));
   const int64_t room = model.max_model_len - prompt;
   if (request.max_tokens() > room && !request.clip_max_tokens())
     return Bad("max_tokens ", request.max_tokens(), " after a prompt of ", prompt,
                " is more than the model's ", model.max_model_len, "; give at most ", room);
   into->max_tokens = static_cast<int32_t>(std::min<int64_t>(request.max_tokens(), room));
-  if (request.min_tokens() < 0)
-    return Bad("min_tokens ", request.min_tokens(), " is not 0 or more");
   const int64_t most = into->max_tokens > 0 ? into->max_tokens : room;
   if (request.min_tokens() > most)
     return Bad("min_tokens ", request.min_tokens(), " is more than the ", most,
                " that the answer may have");
+  into->min_tokens = request.min_tokens();
+  return absl::OkStatus();
+}
+
+absl::Status ReadEnd(const v1::GenerateRequest& request, const TextModelInfo& model,
+                     TokenRequest* into) {
+  if (request.max_tokens() < 0)
+    return Bad("max_tokens ", request.max_tokens(), " is not 0 or more");
+  if (request.min_tokens() < 0)
+    return Bad("min_tokens ", request.min_tokens(), " is not 0 or more");
   if (request.stop_size() > kMaxStops)
     return Bad("stop: ", request.stop_size(), " strings, at most ", kMaxStops, " are taken");
   for (const std::string& stop : request.stop()) {
@@ -143,7 +148,6 @@ absl::Status ReadEnd(const v1::GenerateRequest& request, const TextModelInfo& mo
                kMaxStopTokens, " are taken");
   for (const int32_t id : request.stop_token_ids())
     ECHELON_RETURN_IF_ERROR(CheckToken("stop_token_ids:", id, model));
-  into->min_tokens = request.min_tokens();
   into->ignore_eos = request.ignore_eos();
   into->stop_token_ids.assign(request.stop_token_ids().begin(), request.stop_token_ids().end());
   return absl::OkStatus();
@@ -224,11 +228,19 @@ absl::StatusOr<TextFiles> LoadTextFiles(const std::filesystem::path& directory) 
   return files;
 }
 
+int64_t MaxRequestBytes(const TextModelInfo& model) {
+  return kMaxBytesOfToken * model.max_model_len + kMaxOtherBytes;
+}
+
 absl::Status CheckPromptSize(const v1::GenerateRequest& request, const TextModelInfo& model) {
   switch (request.prompt_case()) {
     case v1::GenerateRequest::kText:
       return CheckBytes("text", request.text().size(), model);
     case v1::GenerateRequest::kMessages: {
+      // Each becomes a token at least; what a template makes of many takes much memory.
+      if (request.messages().messages_size() > model.max_model_len)
+        return Bad("messages: ", request.messages().messages_size(), " of them are more than the ",
+                   model.max_model_len, " tokens that the model takes");
       size_t bytes = 0;
       for (const v1::ChatMessage& message : request.messages().messages())
         bytes += message.role().size() + message.content().size();
@@ -251,8 +263,9 @@ absl::StatusOr<TokenRequest> ReadTextRequest(const v1::GenerateRequest& request,
   TokenRequest result;
   // What costs nothing to refuse is refused before a long text is split into tokens.
   ECHELON_ASSIGN_OR_RETURN(result.sampling, ReadSample(request, model));
-  ECHELON_ASSIGN_OR_RETURN(result.prompt, Prompt(request, model, files));
   ECHELON_RETURN_IF_ERROR(ReadEnd(request, model, &result));
+  ECHELON_ASSIGN_OR_RETURN(result.prompt, Prompt(request, model, files));
+  ECHELON_RETURN_IF_ERROR(ReadLength(request, model, &result));
   return result;
 }
 

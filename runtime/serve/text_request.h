@@ -21,6 +21,10 @@ struct TextFiles {
 // tokenizer.json and what stands beside it; a directory may have no chat template.
 absl::StatusOr<TextFiles> LoadTextFiles(const std::filesystem::path& directory);
 
+// No request for this model is larger on the wire: refused unread, it costs neither memory nor
+// time.
+int64_t MaxRequestBytes(const TextModelInfo& model);
+
 // Whether the prompt may fit the model, by its size alone; kInvalidArgument names the field.
 absl::Status CheckPromptSize(const v1::GenerateRequest& request, const TextModelInfo& model);
 

@@ -250,33 +250,47 @@ class Readers {
 
   // Whether there is room for it.
   bool Push(std::shared_ptr<GenerateCall> call, const v1::GenerateRequest* message) {
+    const bool is_long =
+        message->ByteSizeLong() > static_cast<size_t>(kLongBytes * backend_->model().max_model_len);
     const MutexLock lock(&mutex_);
     if (unread_.size() >= max_unread_) return false;
-    unread_.push_back({std::move(call), message});
+    unread_.push_back({std::move(call), message, is_long});
     return true;
   }
 
  private:
-  static constexpr int kReaders = 2;  // one long prompt holds up no other
+  static constexpr int kReaders = 2;
+  static constexpr int64_t kLongBytes = 16;  // a token; more than text has that fits the model
   struct Unread {
     std::shared_ptr<GenerateCall> call;
     const v1::GenerateRequest* message;
+    bool is_long = false;
   };
+
+  // The oldest, but of long ones only one at a time: a reader is left for the others.
+  std::deque<Unread>::iterator Next() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+    return std::find_if(unread_.begin(), unread_.end(),
+                        [&](const Unread& unread) { return !unread.is_long || !reads_long_; });
+  }
 
   void Work() {
     const auto has_work = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-      return is_stopping_ || !unread_.empty();
+      return Next() != unread_.end() || (is_stopping_ && unread_.empty());
     };
     for (;;) {
       Unread next;
       {
         const MutexLock lock(&mutex_);
         mutex_.Await(has_work);
-        if (unread_.empty()) return;
-        next = std::move(unread_.front());
-        unread_.pop_front();
+        const auto found = Next();
+        if (found == unread_.end()) return;
+        next = std::move(*found);
+        unread_.erase(found);
+        reads_long_ = reads_long_ || next.is_long;
       }
       next.call->Read(backend_, files_, *next.message);
+      const MutexLock lock(&mutex_);
+      if (next.is_long) reads_long_ = false;
     }
   }
 
@@ -285,6 +299,7 @@ class Readers {
   const size_t max_unread_;
   Mutex mutex_;
   std::deque<Unread> unread_ ABSL_GUARDED_BY(mutex_);
+  bool reads_long_ ABSL_GUARDED_BY(mutex_) = false;
   bool is_stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::thread> threads_;
 };

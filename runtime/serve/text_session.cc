@@ -48,12 +48,7 @@ absl::Status TextSession::AddText(const TokenEvent& event, v1::GenerateResponse*
     ECHELON_ASSIGN_OR_RETURN(const std::string rest, decode_.Flush());
     text += rest;
   }
-  StopStrings::Piece piece;
-  if (completion_tokens_ <= min_tokens_) {
-    piece.text = std::move(text);
-  } else {
-    piece = stops_.Append(text);
-  }
+  StopStrings::Piece piece = stops_.Append(text, /*may_end=*/completion_tokens_ > min_tokens_);
   if (piece.stop) {
     response->set_finish_reason(v1::FINISH_REASON_STOP);
     response->set_stop(stop_names_[*piece.stop]);

@@ -135,7 +135,9 @@ TextDriver::TextDriver(Options options, const Inputs& inputs, const graph::Graph
 }
 
 TextDriver::~TextDriver() {
-  EpochClosed(absl::UnavailableError("the server is shutting down"));
+  const std::string why = "the server is shutting down";
+  Shut(why, [] {});  // or what is held would wait for an epoch
+  EpochClosed(absl::UnavailableError(why));
   watch_.request_stop();
   watch_.join();
 }
@@ -157,7 +159,9 @@ void TextDriver::Generate(serve::TokenRequest request, serve::OnToken on_token) 
   }
   const int64_t cache_tokens = int64_t{options_.schedule.blocks} * options_.schedule.block_tokens;
   auto pending = std::make_shared<Pending>(request, model_, cache_tokens);
-  pending->deadline = std::min(request.deadline, absl::Now() + options_.request_timeout);
+  // From here on by a clock that nobody sets.
+  pending->deadline =
+      SteadyNow() + std::min(request.deadline - absl::Now(), options_.request_timeout);
   pending->on_token = std::move(on_token);
   std::unique_lock lock(mutex_);
   if (!Takes()) {
@@ -345,7 +349,7 @@ void TextDriver::CancelAll() {
 
 void TextDriver::CancelOverdue() {
   if (held_ && !Takes()) CancelAll();
-  const absl::Time now = absl::Now();
+  const absl::Time now = SteadyNow();
   std::vector<Continuous::Cancel> cancels;
   for (const auto& [id, pending] : pending_) {
     if (pending->cancelled && *pending->cancelled)

@@ -39,7 +39,8 @@ struct Sample {
   std::vector<std::pair<int32_t, int32_t>> seen;
   // Token -> what is added to its logit, by rising token; -infinity bans it.
   std::vector<std::pair<int32_t, float>> bias;
-  int32_t logprobs = -1;  // the likeliest tokens to report beside the drawn one; -1: none
+  // How many of the likeliest tokens to report beside the drawn one; -1: not its own either.
+  int32_t logprobs = -1;
   bool operator==(const Sample&) const = default;
 };
 
@@ -52,7 +53,7 @@ struct Step {
 struct Drawn {
   absl::Status status;  // why this sample could not be drawn; the rest then says nothing
   int32_t token = 0;
-  float logprob = 0;                           // natural logarithm
+  float logprob = 0;                           // natural logarithm; 0 where it is not asked for
   std::vector<std::pair<int32_t, float>> top;  // token, logprob; likeliest first
   bool operator==(const Drawn&) const = default;
 };

@@ -33,13 +33,13 @@ size_t StopStrings::HeldBytes() const {
   return longest;
 }
 
-StopStrings::Piece StopStrings::Append(std::string_view text) {
+StopStrings::Piece StopStrings::Append(std::string_view text, bool may_end) {
   if (met_) {
     return {};
   }
   const size_t before = held_.size();
   held_.append(text);
-  for (size_t end = before + 1; end <= held_.size(); ++end) {
+  for (size_t end = before + 1; may_end && end <= held_.size(); ++end) {
     if (std::optional<size_t> stop = EndsAt(end)) {
       met_ = true;
       Piece piece{held_.substr(0, end - stops_[*stop].size()), stop};

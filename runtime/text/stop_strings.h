@@ -23,8 +23,9 @@ class StopStrings {
   // Empty strings are never met.
   explicit StopStrings(std::vector<std::string> stops);
 
-  // After a match, everything is swallowed.
-  Piece Append(std::string_view text);
+  // After a match, everything is swallowed. Where it may not end here, no string is met that ends
+  // within `text`; it may be the beginning of one that ends later.
+  Piece Append(std::string_view text, bool may_end = true);
   // What was held back and did not become a stop string.
   std::string Flush();
 

@@ -211,7 +211,8 @@ TEST(LogProbs, AreTheModelsOwn) {
   EXPECT_EQ(drawn->top[0].first, 1);
   EXPECT_NEAR(drawn->top[0].second, std::log(0.5), 1e-6);
   EXPECT_EQ(drawn->top[1].first, 3);
-  EXPECT_TRUE(Draw(logits, {})->top.empty());
+  EXPECT_NEAR(Draw(logits, {.logprobs = 0})->logprob, std::log(0.5), 1e-6);
+  EXPECT_TRUE(Draw(logits, {.logprobs = 0})->top.empty());
   EXPECT_EQ(Draw(logits, {.logprobs = 100})->top.size(), 4U);
 }
 

@@ -27,8 +27,8 @@ class FakeTextBackend : public TextBackend {
 
   void Generate(TokenRequest request, OnToken on_token) override {
     MutexLock lock(&mutex_);
-    mutex_.Await([&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return !is_blocked_; });
     requests_.push_back(request);
+    mutex_.Await([&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return !is_blocked_; });
     threads_.emplace_back([this, script = script_, failure = failure_, forever = forever_,
                            request = std::move(request), on_token = std::move(on_token)] {
       Play(script, failure, forever, request, on_token);
@@ -60,6 +60,14 @@ class FakeTextBackend : public TextBackend {
   std::vector<TokenRequest> requests() const {
     MutexLock lock(&mutex_);
     return requests_;
+  }
+  // Whether so many requests have come, waiting up to 10 s for it.
+  bool WaitForRequests(size_t count) {
+    const auto reached = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+      return requests_.size() >= count;
+    };
+    MutexLock lock(&mutex_);
+    return mutex_.AwaitUntil(reached, SteadyNow() + absl::Seconds(10));
   }
   // Whether so many requests have ended, waiting up to 10 s for it.
   bool WaitForEnded(int count) {

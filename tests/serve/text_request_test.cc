@@ -145,6 +145,24 @@ TEST(TextRequest, RefusesEachFieldByName) {
             "messages: 10004 bytes of text are more than the 32 tokens that the model takes");
 }
 
+TEST(TextRequest, RefusesMoreMessagesThanTheModelTakesTokens) {
+  v1::GenerateRequest request;
+  for (int i = 0; i < 33; ++i) request.mutable_messages()->add_messages()->set_role("u");
+  EXPECT_EQ(CheckPromptSize(request, Model()).message(),
+            "messages: 33 of them are more than the 32 tokens that the model takes");
+}
+
+// Tokenizers may hold tokens of a larger model of the family, images' for instance.
+TEST(TextRequest, NamesATokenThatTheModelDoesNotKnow) {
+  TextModelInfo model = Model();
+  model.vocab_size = 'z';
+  const auto tokens = ReadTextRequest(Text("a{b"), model, Files());
+  EXPECT_EQ(tokens.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(tokens.status().message(),
+            "text holds '{', token 123 of tokenizer.json, which the model does not know: its ids "
+            "are below 122");
+}
+
 TEST(TextRequest, ClipsAnAnswersLengthWhereThatIsWanted) {
   v1::GenerateRequest request = Text("hi");
   request.set_max_tokens(256);

@@ -32,7 +32,13 @@ struct Answer {
 
 class TextServiceTest : public testing::Test {
  protected:
-  TextServiceTest() { Start({}); }
+  explicit TextServiceTest(int32_t max_model_len = 1 << 20)
+      : backend_({.name = "tiny",
+                  .vocab_size = 258,
+                  .max_model_len = max_model_len,
+                  .eos_token_ids = {256}}) {
+    Start({});
+  }
   ~TextServiceTest() override {
     server_.reset();
     backend_.Stop();
@@ -66,8 +72,7 @@ class TextServiceTest : public testing::Test {
     return answer;
   }
 
-  FakeTextBackend backend_{
-      {.name = "tiny", .vocab_size = 258, .max_model_len = 1 << 20, .eos_token_ids = {256}}};
+  FakeTextBackend backend_;
   std::unique_ptr<grpc::Service> service_;
   std::unique_ptr<GrpcServer> server_;
   std::unique_ptr<v1::Text::Stub> stub_;
@@ -252,6 +257,33 @@ TEST_F(TextServiceTest, HoldsUpNoThreadOfGrpcWhileItReadsRequests) {
     while (streams[i]->Read(&response)) continue;
     EXPECT_EQ(streams[i]->Finish().error_code(),
               i < 20 ? grpc::StatusCode::CANCELLED : grpc::StatusCode::OK);
+  }
+}
+
+class SmallTextServiceTest : public TextServiceTest {
+ protected:
+  SmallTextServiceTest() : TextServiceTest(/*max_model_len=*/32) {}
+};
+
+TEST_F(SmallTextServiceTest, LeavesAReaderToOthersWhileItReadsLongRequests) {
+  backend_.Block(true);
+  v1::GenerateRequest requests[3];
+  for (v1::GenerateRequest& request : requests) request.set_text("long");
+  for (int i = 0; i < 2; ++i) requests[i].add_stop(std::string(600, 'x'));
+  requests[2].set_text("short");
+  grpc::ClientContext contexts[3];
+  std::vector<std::unique_ptr<grpc::ClientReader<v1::GenerateResponse>>> streams;
+  for (int i = 0; i < 3; ++i) streams.push_back(stub_->Generate(&contexts[i], requests[i]));
+  EXPECT_TRUE(backend_.WaitForRequests(2));
+  std::vector<std::vector<int32_t>> prompts;
+  for (const TokenRequest& request : backend_.requests()) prompts.push_back(request.prompt);
+  EXPECT_THAT(prompts, testing::UnorderedElementsAre(Bytes("long"), Bytes("short")));
+  backend_.Draw({'o', 'k'});
+  backend_.Block(false);
+  v1::GenerateResponse response;
+  for (const auto& stream : streams) {
+    while (stream->Read(&response)) continue;
+    EXPECT_TRUE(stream->Finish().ok());
   }
 }
 

@@ -92,6 +92,12 @@ TEST(TextSession, LooksForNoStopStringBeforeTheFewestTokens) {
   EXPECT_EQ(played.last.stop(), "b");
 }
 
+TEST(TextSession, MeetsAStopStringThatBeginsAmongTheFewestTokens) {
+  const Played played = Play(Stops({"bb"}), "abbcbb", FinishReason::kLength, /*min_tokens=*/2);
+  EXPECT_EQ(played.text, "a");
+  EXPECT_EQ(played.last.stop(), "bb");
+}
+
 TEST(TextSession, TellsLogProbabilitiesOfEachTokenWithItsText) {
   v1::GenerateRequest request;
   request.set_logprobs(2);

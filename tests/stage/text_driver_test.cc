@@ -352,12 +352,13 @@ TEST(TextDriver, RefusesWhatCannotBeServed) {
 TEST(TextDriver, ItsEndAnswersWhoeverIsUnderWay) {
   Bench bench;
   bench.Stall();
-  const size_t index = bench.Ask(Request({1}, 5));
+  const size_t running = bench.Ask(Request({1}, 5));
+  bench.driver().Hold([] {});
+  const size_t held = bench.Ask(Request({1}, 5));
   bench.EndDriver();
-  EXPECT_EQ(bench.Await(index).status, absl::UnavailableError("the server is shutting down"));
+  for (const size_t index : {running, held})
+    EXPECT_EQ(bench.Await(index).status, absl::UnavailableError("the server is shutting down"));
 }
-
-// ---- Drain -------------------------------------------------------------------------------------
 
 class Once {  // a callback that must come exactly once
  public:

@@ -52,6 +52,16 @@ TEST(DecodeStream, ShowsAReplacementCharacterThatTheModelWrote) {
   EXPECT_EQ(Joined(Pieces(ByteLevel(), BytesOf("a\uFFFD", 0))), "a\uFFFD");
 }
 
+// They may be all that a model writes, so a window that waits for a character is cut, too.
+TEST(DecodeStream, ShowsManyBytesThatCanMakeNoCharacter) {
+  for (const std::string byte : {"\x80", "\xF0", "\xE2\x80", "\uFFFD"}) {
+    std::string bytes = "a";
+    for (int i = 0; i < 100; ++i) bytes += byte;
+    const std::vector<int64_t> ids = BytesOf(bytes + "\xE4\xB8\x96", 0);
+    EXPECT_EQ(Joined(Pieces(ByteLevel(), ids)), *ByteLevel()->Decode(ids)) << byte;
+  }
+}
+
 TEST(DecodeStream, LosesTheFirstSpaceOfTheTextAndNoOther) {
   const int64_t space = kFirstWord, a = kFirstWord + 1, b = kFirstWord + 2;
   EXPECT_THAT(Pieces(ByteFallback(), {1, a, b, space, a}),
@@ -85,12 +95,15 @@ TEST(DecodeStream, PiecesJoinToTheWholeDecoded) {
       std::vector<int64_t> ids;
       for (int i = 0; i < 60; ++i) {
         // Words and text in UTF-8 among bytes at random.
-        switch (random() % 4) {
+        switch (random() % 5) {
           case 0:
             ids.push_back(random() % size);
             break;
           case 1:
             ids.push_back(size - 1 - random() % 5);
+            break;
+          case 2:
+            ids.insert(ids.end(), random() % 40, random() % size);
             break;
           default:
             for (int64_t id :

@@ -74,20 +74,26 @@ impl Stream {
         let new = text.get(self.shown..stable).unwrap_or_default().to_string();
         self.shown = self.shown.max(stable);
         if stable == text.len() {
-            self.cut(settled)?;
+            self.cut(settled, 0)?;
+        } else if settled > WINDOW_TOKENS {
+            // Text may end in U+FFFD for ever, where a model writes bytes that make no character.
+            let before = self.text(0, settled - 1)?.len();
+            if before <= stable {
+                self.cut(settled - 1, stable - before)?;
+            }
         }
         Ok(new)
     }
 
-    /// Everything up to `end` is out and complete. Cuts a long window at the seam before, unless what stays has no text:
-    /// then it would not stand for a beginning.
-    fn cut(&mut self, end: usize) -> Result<()> {
+    /// Everything up to `end` is out and complete, and `more` bytes beyond are out. Cuts a long window at the seam before,
+    /// unless what stays has no text: then it would not stand for a beginning.
+    fn cut(&mut self, end: usize, more: usize) -> Result<()> {
         if end >= WINDOW_TOKENS && self.seam > 0 {
             let kept = self.text(self.seam, end)?;
             if !kept.is_empty() {
                 self.window.drain(..self.seam);
-                self.shown = kept.len();
-                self.seam = self.window.len();
+                self.shown = kept.len() + more;
+                self.seam = end - self.seam;
                 return Ok(());
             }
         }
