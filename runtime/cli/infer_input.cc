@@ -14,12 +14,12 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "runtime/cli/npy.h"
+#include "runtime/serve/grpc_codec.h"
 
 namespace echelon {
 namespace {
 
 constexpr int64_t kDynamicSize = 4;
-constexpr int64_t kMaxBytes = int64_t{2} << 30;  // what one gRPC message can hold
 
 uint16_t ToBf16(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
@@ -102,7 +102,7 @@ bool IsFloat(DType dtype) {
 absl::StatusOr<Tensor> Make(absl::string_view kind, DType dtype, std::vector<int64_t> shape,
                             uint64_t seed) {
   const int64_t elements = ElementsOf(shape);
-  if (elements < 0 || elements > kMaxBytes / static_cast<int64_t>(ElementBytes(dtype)))
+  if (elements < 0 || elements > serve::kMaxTensorBytes / static_cast<int64_t>(ElementBytes(dtype)))
     return absl::InvalidArgumentError(
         absl::StrCat("shape ", ShapeText(shape), " is more than one request can carry"));
   Tensor tensor = Tensor::Empty(dtype, std::move(shape));

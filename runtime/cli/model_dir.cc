@@ -171,7 +171,8 @@ absl::StatusOr<std::string> ExportedModel(const std::string& directory, const Ex
   const absl::StatusOr<std::string> output = Output(command);
   if (!output.ok()) return output.status();
   const std::string path(absl::StripAsciiWhitespace(*output));
-  if (path.empty() || !fs::exists(path))
+  std::error_code ignored;
+  if (path.empty() || !fs::exists(path, ignored))
     return absl::InternalError(absl::StrCat(exporter, " named no file"));
   return path;
 }

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "runtime/graph/status_macros.h"
@@ -94,7 +95,7 @@ class Namer {
   void Add(const std::string& name) {
     if ((bytes_ += name.size()) > kMaxAllNamesBytes) return reader_.Fail("its names are too long");
     std::string unique = name;
-    for (int i = 1; !taken_.insert(unique).second; ++i) unique = absl::StrCat(name, "_", i);
+    while (!taken_.insert(unique).second) unique = absl::StrCat(name, "_", ++copies_[name]);
     names_.push_back(std::move(unique));
   }
 
@@ -104,6 +105,7 @@ class Namer {
   size_t bytes_ = 0;  // of all names: nesting repeats a key for each leaf under it
   std::vector<std::string> names_;
   absl::flat_hash_set<std::string> taken_;
+  absl::flat_hash_map<std::string, int> copies_;  // of each name: the last number it was given
 };
 
 }  // namespace

@@ -153,10 +153,13 @@ std::string PeerText(int fd) {
 absl::StatusOr<Fd> ConnectTo(const HostPort& to, absl::Time deadline) {
   auto addresses = Resolve(to.host, to.port, 0);
   if (!addresses.ok()) return addresses.status();
-  int error = ECONNREFUSED;
+  int error = ECONNREFUSED, untried = 0;
+  for (const addrinfo* one = addresses->get(); one != nullptr; one = one->ai_next) ++untried;
   for (const addrinfo* one = addresses->get(); one != nullptr; one = one->ai_next) {
+    // An address that swallows everything takes no more than its share of the time.
+    const absl::Time now = SteadyNow(), until = now + (deadline - now) / untried--;
     Fd fd(socket(one->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    error = fd.get() < 0 ? errno : ConnectOne(fd.get(), *one, deadline);
+    error = fd.get() < 0 ? errno : ConnectOne(fd.get(), *one, until);
     if (error != 0) continue;
     fcntl(fd.get(), F_SETFL, fcntl(fd.get(), F_GETFL) & ~O_NONBLOCK);
     return fd;

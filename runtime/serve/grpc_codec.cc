@@ -80,17 +80,16 @@ Tensor Alias(DType dtype, std::vector<int64_t> shape, std::shared_ptr<void> owne
 }
 
 template <typename Parameters>
-absl::Status RefuseSharedMemory(absl::string_view name, const Parameters& parameters) {
-  if (!parameters.contains("shared_memory_region")) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("tensor '", name, "' asks for shared memory, which this server does not offer"));
+absl::Status CheckParameters(absl::string_view name, const Parameters& parameters) {
+  if (parameters.contains("shared_memory_region")) return NotOffered(name, "shared memory");
+  if (parameters.contains("classification")) return NotOffered(name, "classification");
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Tensor> DecodeInput(const std::shared_ptr<inference::ModelInferRequest>& message,
                                    int index) {
   const auto& input = message->inputs(index);
-  if (auto status = RefuseSharedMemory(input.name(), input.parameters()); !status.ok())
-    return status;
+  if (auto status = CheckParameters(input.name(), input.parameters()); !status.ok()) return status;
   const auto dtype = InputDType(input.name(), input.datatype());
   if (!dtype.ok()) return dtype.status();
   std::vector<int64_t> shape(input.shape().begin(), input.shape().end());
@@ -155,7 +154,7 @@ absl::StatusOr<InferRequest> DecodeRequest(std::shared_ptr<inference::ModelInfer
     request.inputs.push_back({input.name(), *std::move(tensor)});
   }
   for (const auto& output : message->outputs()) {
-    if (auto status = RefuseSharedMemory(output.name(), output.parameters()); !status.ok())
+    if (auto status = CheckParameters(output.name(), output.parameters()); !status.ok())
       return absl::Status(status.code(), OneLine(status.message()));
     request.outputs.push_back(output.name());
   }
@@ -176,9 +175,15 @@ absl::StatusOr<absl::Duration> DecodeTimeout(const inference::ModelInferRequest&
   return timeout_us == 0 ? absl::InfiniteDuration() : absl::Microseconds(timeout_us);
 }
 
-void EncodeResponse(const ModelInfo& model, const std::string& id,
-                    const std::vector<NamedTensor>& outputs,
-                    inference::ModelInferResponse* message) {
+absl::Status EncodeResponse(const ModelInfo& model, const std::string& id,
+                            const std::vector<NamedTensor>& outputs,
+                            inference::ModelInferResponse* message) {
+  int64_t bytes = 0;
+  for (const NamedTensor& output : outputs) bytes += static_cast<int64_t>(output.tensor.nbytes);
+  if (bytes > kMaxTensorBytes)
+    return absl::OutOfRangeError(
+        absl::StrCat("the answer has ", bytes, " bytes and a gRPC message holds ", kMaxTensorBytes,
+                     "; send fewer rows at once, ask for fewer outputs, or ask over HTTP"));
   message->set_model_name(model.name);
   message->set_model_version(model.version);
   message->set_id(id);
@@ -190,6 +195,7 @@ void EncodeResponse(const ModelInfo& model, const std::string& id,
     out->mutable_shape()->Add(tensor.shape.begin(), tensor.shape.end());
     message->add_raw_output_contents(reinterpret_cast<const char*>(tensor.data), tensor.nbytes);
   }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<NamedTensor>> DecodeResponse(

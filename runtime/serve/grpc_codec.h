@@ -3,6 +3,7 @@
 #ifndef ECHELON_RUNTIME_SERVE_GRPC_CODEC_H_
 #define ECHELON_RUNTIME_SERVE_GRPC_CODEC_H_
 
+#include <cstdint>
 #include <memory>
 
 #include "absl/status/status.h"
@@ -15,17 +16,22 @@ namespace echelon::serve {
 
 // Inputs, wanted outputs and id. Raw inputs alias the message, which they keep alive: nothing is
 // copied. kInvalidArgument names the input: unknown datatype, impossible shape, bytes or elements
-// that do not fit the shape, raw and typed contents mixed, a parameter that asks for shared memory.
+// that do not fit the shape, raw and typed contents mixed, a parameter that asks for shared memory
+// or classification.
 absl::StatusOr<InferRequest> DecodeRequest(std::shared_ptr<inference::ModelInferRequest> message);
 
 // The "timeout" parameter (microseconds), as a duration; infinite without one. kInvalidArgument
 // when it is not a positive number.
 absl::StatusOr<absl::Duration> DecodeTimeout(const inference::ModelInferRequest& message);
 
-// Raw contents, as the reference server answers.
-void EncodeResponse(const ModelInfo& model, const std::string& id,
-                    const std::vector<NamedTensor>& outputs,
-                    inference::ModelInferResponse* message);
+// What one gRPC message can hold: protobuf counts bytes in an int, and gRPC ends the process where
+// a message is larger. Names and shapes have the last MiB.
+inline constexpr int64_t kMaxTensorBytes = (int64_t{2} << 30) - (int64_t{1} << 20);
+
+// Raw contents, as the reference server answers. kOutOfRange: more than kMaxTensorBytes.
+absl::Status EncodeResponse(const ModelInfo& model, const std::string& id,
+                            const std::vector<NamedTensor>& outputs,
+                            inference::ModelInferResponse* message);
 
 // The client's side: raw or typed contents; kInvalidArgument names the output that does not fit its
 // shape.

@@ -70,8 +70,8 @@ class InferCall : public grpc::ServerUnaryReactor {
     request->cancelled = cancelled_;
     id_ = request->id;
     backend_->Infer(*std::move(request), [this](absl::StatusOr<InferResult> result) {
-      if (result.ok()) EncodeResponse(backend_->model(), id_, result->outputs, response_);
-      End(result.status());
+      if (!result.ok()) return End(result.status());
+      End(EncodeResponse(backend_->model(), id_, result->outputs, response_));
     });
   }
 

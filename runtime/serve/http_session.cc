@@ -6,6 +6,7 @@
 #include <boost/asio/dispatch.hpp>
 #include <boost/asio/post.hpp>
 #include <chrono>
+#include <exception>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -220,7 +221,12 @@ void HttpSession::Reply(HttpReply reply, bool keep_alive) {
   stream_.socket().cancel(ignored);  // WatchClient's wait
   state_ = State::kWriting;
   ReleaseBody();
-  if (const auto finish = std::exchange(reply.finish, nullptr)) finish(&reply);
+  try {
+    if (const auto finish = std::exchange(reply.finish, nullptr)) finish(&reply);
+  } catch (
+      const std::exception& error) {  // out of memory: the client is told, and not left waiting
+    reply = HttpError(500, absl::StrCat("the answer cannot be written: ", error.what()));
+  }
   keep_alive = keep_alive && !finishing_ && !shared_->stopping && !shared_->draining;
   response_.emplace();
   response_->version(version_);

@@ -22,15 +22,16 @@ std::string Dump(const json& value) {
   return value.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
-absl::Status SharedMemoryError(const JsonTensor& tensor) {
-  return absl::InvalidArgumentError(absl::StrCat(
-      "tensor '", tensor.name, "' asks for shared memory, which this server does not offer"));
+absl::Status CheckParameters(const JsonTensor& tensor) {
+  if (tensor.parameters.shared_memory) return NotOffered(tensor.name, "shared memory");
+  if (tensor.parameters.classification) return NotOffered(tensor.name, "classification");
+  return absl::OkStatus();
 }
 
 // `binary`: what is left of the binary data; this input's part is taken from its front.
 absl::StatusOr<NamedTensor> DecodeInput(JsonTensor& input, absl::string_view* binary) {
   if (input.name.empty()) return absl::InvalidArgumentError("an input has no name");
-  if (input.parameters.shared_memory) return SharedMemoryError(input);
+  if (absl::Status status = CheckParameters(input); !status.ok()) return status;
   if (!input.has_shape)
     return absl::InvalidArgumentError(absl::StrCat("input '", input.name, "' has no shape"));
   const auto dtype = InputDType(input.name, input.datatype);
@@ -150,6 +151,10 @@ absl::StatusOr<V2Request> DecodeV2Request(absl::string_view body,
     return absl::InvalidArgumentError(absl::StrCat("Inference-Header-Content-Length is ",
                                                    *json_bytes, ", the body has only ", body.size(),
                                                    " bytes"));
+  if (json_bytes == 0)
+    return absl::InvalidArgumentError(
+        "Inference-Header-Content-Length is 0, a request without JSON, which this server does not"
+        " take; name the inputs in JSON before the binary data");
   auto parsed = ReadJsonRequest(body.substr(0, json_bytes.value_or(body.size())));
   if (!parsed.ok()) return parsed.status();
   if (!parsed->has_inputs) return absl::InvalidArgumentError("the request has no 'inputs'");
@@ -170,10 +175,8 @@ absl::StatusOr<V2Request> DecodeV2Request(absl::string_view body,
     return absl::InvalidArgumentError(
         absl::StrCat(binary.size(), " bytes of binary data belong to no input"));
   for (JsonTensor& output : parsed->outputs) {
-    if (output.parameters.shared_memory) {
-      const absl::Status status = SharedMemoryError(output);
+    if (const absl::Status status = CheckParameters(output); !status.ok())
       return absl::Status(status.code(), OneLine(status.message()));
-    }
     if (output.parameters.binary_data)
       result.binary_output[output.name] = *output.parameters.binary_data;
     result.request.outputs.push_back(std::move(output.name));

@@ -272,6 +272,8 @@ class Handler : public nlohmann::json_sax<json> {
       out.binary_data_output = value.bits != 0;
     } else if (key_ == "shared_memory_region") {
       out.shared_memory = true;
+    } else if (key_ == "classification") {
+      out.classification = true;
     }
     return true;
   }

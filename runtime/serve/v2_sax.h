@@ -37,7 +37,7 @@ struct JsonParameters {
   std::optional<bool> binary_data;         // of an output
   std::optional<bool> binary_data_output;  // of the request
   std::optional<uint64_t> timeout_us;
-  bool shared_memory = false;
+  bool shared_memory = false, classification = false;
 };
 
 struct JsonTensor {

@@ -135,6 +135,11 @@ absl::Status CheckOutputs(const ModelInfo& served, const std::vector<std::string
   return absl::OkStatus();
 }
 
+absl::Status NotOffered(absl::string_view tensor, absl::string_view extension) {
+  return absl::InvalidArgumentError(absl::StrCat("tensor '", tensor, "' asks for ", extension,
+                                                 ", which this server does not offer"));
+}
+
 std::string OneLine(absl::string_view text) {
   constexpr size_t kMaxBytes = 2000;
   std::string line(text.substr(0, kMaxBytes));

@@ -45,6 +45,9 @@ absl::Status CheckModel(const ModelInfo& served, absl::string_view name, absl::s
 // kInvalidArgument naming the first of `wanted` that is no output of the model, or is there twice.
 absl::Status CheckOutputs(const ModelInfo& served, const std::vector<std::string>& wanted);
 
+// kInvalidArgument: a tensor asks for an extension that is not there.
+absl::Status NotOffered(absl::string_view tensor, absl::string_view extension);
+
 // An error's text as one printable line of at most 2,000 bytes.
 std::string OneLine(absl::string_view text);
 

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "runtime/graph/signature.h"
+#include "runtime/plan/cost.h"
 #include "runtime/stage/rows.h"
 #include "runtime/sync/steady_clock.h"
 
@@ -81,7 +82,7 @@ struct Driver::Pending {
   serve::InferRequest request;
   serve::InferDone done;
   absl::Time deadline;
-  int64_t rows = 0;
+  int64_t rows = 0, input_bytes = 0;
   std::vector<const Tensor*> inputs;  // in the graph's order
   std::vector<Tensor> outputs;        // likewise
 };
@@ -122,12 +123,15 @@ void Driver::Infer(serve::InferRequest request, serve::InferDone done) {
   auto pending = std::make_shared<Pending>();
   pending->request = std::move(request);
   pending->done = std::move(done);
-  pending->deadline = std::min(pending->request.deadline, absl::Now() + options_.request_timeout);
+  // From here on by a clock that nobody sets.
+  pending->deadline =
+      SteadyNow() + std::min(pending->request.deadline - absl::Now(), options_.request_timeout);
   for (const graph::Input& input : graph_->inputs)
     for (NamedTensor& given : pending->request.inputs)
       if (given.name == input.name) {
         given.tensor = Aligned(RowMajor(std::move(given.tensor)));
         pending->inputs.push_back(&given.tensor);
+        pending->input_bytes += static_cast<int64_t>(given.tensor.nbytes);
       }
   const auto symbol = symbols.find(batch_.symbol);
   pending->rows = symbol == symbols.end() ? 1 : symbol->second;
@@ -138,9 +142,17 @@ void Driver::Infer(serve::InferRequest request, serve::InferDone done) {
     const std::lock_guard lock(mutex_);
     if (!Takes()) {
       answers.push_back([&, why = waiting_for_] { pending->done(absl::UnavailableError(why)); });
+    } else if (pending_bytes_ > 0 &&
+               pending->input_bytes > options_.max_input_bytes - pending_bytes_) {
+      answers.push_back([&] {
+        pending->done(absl::ResourceExhaustedError(absl::StrCat(
+            "the inputs of the requests here would take more than ",
+            plan::BytesText(options_.max_input_bytes), "; try again when some are answered")));
+      });
     } else {
       const schedule::RequestId id = next_request_++;
       pending_[id] = pending;
+      pending_bytes_ += pending->input_bytes;
       // An empty batch still runs once: the model decides what it makes of it.
       Perform(schedule_->On(schedule::Request{.id = id,
                                               .rows = std::max<int64_t>(pending->rows, 1),
@@ -194,6 +206,7 @@ bool Driver::IsIdle() const { return held_ ? schedule_->begun() == 0 : pending_.
 void Driver::Answer(schedule::RequestId id, absl::StatusOr<serve::InferResult> result,
                     Answers* answers) {
   auto node = pending_.extract(id);
+  pending_bytes_ -= node.mapped()->input_bytes;
   answers->push_back([pending = std::move(node.mapped()), result = std::move(result)]() mutable {
     pending->done(std::move(result));
   });
@@ -327,7 +340,7 @@ void Driver::Watch(std::stop_token stop) {
       changed_.wait(lock, stop, [&] { return !pending_.empty(); });
     else
       changed_.wait_for(lock, stop, kWatchPeriod, [] { return false; });
-    const absl::Time now = absl::Now();
+    const absl::Time now = SteadyNow();
     std::vector<schedule::Cancel> cancels;
     for (const auto& [id, pending] : pending_) {
       if (pending->request.cancelled && *pending->request.cancelled)

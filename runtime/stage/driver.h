@@ -31,6 +31,9 @@ class Driver final : public serve::Backend, public HeadDriver {
     int chunks = 1;         // micro-batches a request is split into
     int window = 4;         // steps in flight at most
     int max_waiting = 256;  // requests; one more is kResourceExhausted
+    // Of the inputs of all that is not yet answered; above it kResourceExhausted. One request alone
+    // always has room: the front doors bound it.
+    int64_t max_input_bytes = int64_t{1} << 30;
     absl::Duration request_timeout = absl::Minutes(5);
   };
 
@@ -83,6 +86,7 @@ class Driver final : public serve::Backend, public HeadDriver {
   std::vector<std::function<void()>> on_idle_;
   schedule::RequestId next_request_ = 1;
   std::map<schedule::RequestId, std::shared_ptr<Pending>> pending_;
+  int64_t pending_bytes_ = 0;  // of their inputs
   std::map<schedule::StepId, Flight> flights_;
   std::jthread watch_;  // deadlines, and clients that have gone
 };

@@ -38,9 +38,10 @@ int Main(int argc, char** argv) {
   serve::KeepGrpc();
   StageProcess process(flags, stop_signals);
   const absl::Status status = process.Run();
-  if (status.ok()) return 0;
-  process.Say(status);
-  return 1;
+  if (!status.ok()) process.Say(status);
+  // What has been served is answered by now. A step that still computes is not waited for: it may
+  // take minutes, and nobody would hear a second signal.
+  StageProcess::Quit(status.ok() ? 0 : 1);
 }
 
 }  // namespace

@@ -190,6 +190,7 @@ absl::Status StageProcess::OpenGrpc(const std::string& no_backend, int64_t max_b
                                     const serve::RequestLog& log) {
   std::vector<grpc::Service*> services;
   if (text_) {
+    max_bytes = std::min(max_bytes, serve::MaxRequestBytes(text_->model()));
     text_service_ =
         serve::MakeTextService(text_.get(), text_files_,
                                {.max_request_time = absl::Seconds(flags_.request_timeout_s),
@@ -236,7 +237,7 @@ absl::Status StageProcess::Join() {
     if (!head.ok()) return head.status();
     node_ = *std::move(head);
   } else {
-    node_ = group::StartWorker(self, absl::StrCat(flags_.host, ":", flags_.port), link_port,
+    node_ = group::StartWorker(self, serve::GrpcTarget(flags_.host, flags_.port), link_port,
                                flags_.advertise, rank_.get(), timing, on_status);
   }
   report_.Ports(is_head() ? node_->port() : flags_.port, http_->port(), grpc_->port(),

@@ -40,6 +40,9 @@ class StageProcess {
   // --report-termination.
   void Say(const absl::Status& status);
 
+  // The process ends here, without waiting for anything.
+  [[noreturn]] static void Quit(int status);
+
  private:
   bool is_head() const { return flags_.rank == 0; }
   serve::Backend* backend() const {  // behind the v2 doors; null on workers
@@ -72,7 +75,6 @@ class StageProcess {
   void StopHead(bool told);
   void StopWorker(bool told);
   void Stop(bool told);  // told: by a signal; otherwise the group has ended
-  [[noreturn]] void Quit(int status);
 
   const StageFlags flags_;
   const sigset_t stop_signals_;

@@ -108,7 +108,8 @@ absl::StatusOr<Checkpoint> Checkpoint::Open(const std::string& directory) {
   const std::filesystem::path single = folder / "model.safetensors";
   const std::filesystem::path index = folder / "model.safetensors.index.json";
   // As transformers and the exporter have it: an index beside a whole file is not read.
-  if (std::filesystem::exists(single) || !std::filesystem::exists(index)) {
+  std::error_code ignored;  // what cannot be looked at cannot be opened: that names the reason
+  if (std::filesystem::exists(single, ignored) || !std::filesystem::exists(index, ignored)) {
     const absl::Status status = checkpoint.AddFile(single.string());
     if (!status.ok()) return status;
     return checkpoint;

@@ -43,21 +43,25 @@ uint64_t ReadNumber(const std::string& path, uint64_t otherwise) {
 
 // From inside a container its own cgroup is the root of the mount.
 struct Cgroup {
-  const char *limit, *used, *stat, *cache_key;
+  const char *limit, *used, *stat, *cache_key, *shared_key;
 };
 constexpr Cgroup kCgroup2{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current",
-                          "/sys/fs/cgroup/memory.stat", "file"};
+                          "/sys/fs/cgroup/memory.stat", "file", "shmem"};
 constexpr Cgroup kCgroup1{"/sys/fs/cgroup/memory/memory.limit_in_bytes",
                           "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-                          "/sys/fs/cgroup/memory/memory.stat", "total_cache"};
+                          "/sys/fs/cgroup/memory/memory.stat", "total_cache", "total_shmem"};
 
-// Page cache counts as used memory but gives way.
+// Page cache counts as used memory but gives way; but for what lies in tmpfs and memfds, which it
+// counts in.
 uint64_t PageCacheBytes(const Cgroup& cgroup) {
   std::ifstream stat(cgroup.stat);
   std::string key;
-  for (uint64_t number = 0; stat >> key >> number;)
-    if (key == cgroup.cache_key) return number;
-  return 0;
+  uint64_t cache_bytes = 0, shared_bytes = 0;
+  for (uint64_t number = 0; stat >> key >> number;) {
+    if (key == cgroup.cache_key) cache_bytes = number;
+    if (key == cgroup.shared_key) shared_bytes = number;
+  }
+  return cache_bytes - std::min(cache_bytes, shared_bytes);
 }
 
 struct Piece {

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,7 +12,9 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "runtime/weights/crc32.h"
@@ -27,13 +30,17 @@ constexpr size_t kSumBytes = 64 << 10;  // copied, then summed while it is in a 
 constexpr size_t kReadBytes = 1 << 20;
 constexpr size_t kProbes = 8;
 
-// Whether the pages of a mapping seem to be in the page cache. A file that is not there is better
-// read: the kernel then reads ahead as far as it is asked to.
-bool IsCached(std::byte* mapping, size_t nbytes, size_t page_bytes) {
+// Whether a range of a file seems to be in the page cache. A file that is not there is better read:
+// the kernel then reads ahead as far as it is asked to. (mincore says yes of every file that is not
+// the caller's own.) Where a file system does not know such reads, a mapping does no harm.
+bool IsCached(int descriptor, uint64_t offset, size_t nbytes) {
   for (size_t probe = 0; probe < kProbes; ++probe) {
-    unsigned char resident = 0;
-    std::byte* page = mapping + nbytes / kProbes * probe / page_bytes * page_bytes;
-    if (::mincore(page, 1, &resident) != 0 || !(resident & 1)) return false;
+    std::byte byte;
+    const iovec to{&byte, 1};
+    const off_t at = static_cast<off_t>(offset + nbytes / kProbes * probe);
+    const ssize_t got = ::preadv2(descriptor, &to, 1, at, RWF_NOWAIT);
+    if (got < 0 && errno == EOPNOTSUPP) return true;
+    if (got != 1) return false;
   }
   return true;
 }
@@ -71,22 +78,28 @@ class OpenFile {
   // fast again as a read: the zeroed lines are still in the processor's cache, and memcpy uses them
   // where the kernel's copy streams past. False: read instead, which also finds the words for what
   // is wrong. Each step is populated before it is touched, which is cheaper than its faults would
-  // be; a file cut short after that fails the guarded copy. Nothing is unmapped in between: that
-  // would stop every thread that just then faults.
-  bool CopyCached(uint64_t offset, absl::Span<std::byte> to, uint32_t* crc32) const {
+  // be, and then counted; a file cut short after that fails the guarded copy. Nothing is unmapped
+  // in between: that would stop every thread that just then faults.
+  bool CopyCached(uint64_t offset, absl::Span<std::byte> to, uint32_t* crc32,
+                  std::atomic<uint64_t>* read_bytes) const {
     static const size_t page_bytes = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
     if (mapping_ == nullptr || to.size() < kMapBytes) return false;
     if (offset > nbytes_ || to.size() > nbytes_ - offset) return false;
     const size_t lead = offset % page_bytes, mapped_bytes = lead + to.size();
     std::byte* const mapping = mapping_ + (offset - lead);
-    if (!IsCached(mapping, mapped_bytes, page_bytes)) return false;
+    if (!IsCached(descriptor_, offset, to.size())) return false;
+    size_t counted = 0;
+    absl::Cleanup uncount = [&] { *read_bytes -= counted; };
     for (size_t done = 0; done < mapped_bytes; done += kStepBytes) {
       const size_t step = std::min(kStepBytes, mapped_bytes - done), skip = done == 0 ? lead : 0;
       if (::madvise(mapping + done, step, MADV_POPULATE_READ) != 0) return false;
       const absl::Span<std::byte> block = to.subspan(done + skip - lead, step - skip);
       if (!CopySummed(block, mapping + done + skip, crc32)) return false;
+      *read_bytes += block.size();
+      counted += block.size();
     }
     ::madvise(mapping, mapped_bytes, MADV_DONTNEED);  // or the file would count as resident, too
+    std::move(uncount).Cancel();
     return true;
   }
 
@@ -124,10 +137,7 @@ class LocalFileSource final : public WeightSource {
     const absl::StatusOr<const OpenFile*> file = Open(path);
     if (!file.ok()) return file.status();
     if (crc32 != nullptr) *crc32 = 0;
-    if ((*file)->CopyCached(offset, to, crc32)) {
-      bytes_read_ += to.size();
-      return absl::OkStatus();
-    }
+    if ((*file)->CopyCached(offset, to, crc32, &bytes_read_)) return absl::OkStatus();
     if (crc32 != nullptr) *crc32 = 0;
     for (size_t done = 0; done < to.size();) {
       const absl::Span<std::byte> rest = to.subspan(done, kReadBytes);

@@ -83,6 +83,11 @@ def resident_bytes(pid):
     return int(re.search(r"VmRSS:\s+(\d+) kB", text)[1]) * 1024
 
 
+def cpu_seconds(pid):
+    words = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")  # utime, stime
+
+
 def counts(pid):
     """(open descriptors, threads)"""
     return len(os.listdir(f"/proc/{pid}/fd")), len(os.listdir(f"/proc/{pid}/task"))

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 from clients import Case, Client, Refused, assert_equal
-from pipeline import fetch, free_port, wait_until, with_defaults
+from pipeline import cpu_seconds, fetch, free_port, wait_until, with_defaults
 from test_probes import NOT_SERVING, SERVING, probe
 
 LONG_ROWS = 4096  # a request of a second or more
@@ -205,6 +205,17 @@ def test_what_takes_longer_than_the_drain_fails_and_the_group_ends_well(start, m
     codes = running.results(15)
     assert "UNAVAILABLE" in codes and codes <= {"OK", "UNAVAILABLE"}
     assert [rank.wait(15) for rank in group.ranks] == [0, 0]
+
+
+def test_a_step_that_outlives_the_drain_is_not_waited_for(start, mlp):
+    group = Group(start, mlp, 2, "--drain-seconds=0.2", "--chunks=1")
+    asked = Asked(group, "grpc", 60_000)  # ten seconds of work a stage, in one step
+    head = group.ranks[0]
+    wait_until(lambda: cpu_seconds(head.pid) > 2, "stage 0 computes", 60)
+    for rank in group.ranks:
+        rank.signal(signal.SIGTERM)
+    assert [rank.wait(4) for rank in group.ranks] == [0, 0]
+    assert asked.result(5) == "UNAVAILABLE"
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -122,6 +122,12 @@ TEST_F(GrpcServerTest, NamesTheInputThatDoesNotFit) {
               HasSubstr("typed contents though"));
   EXPECT_THAT(error([](auto& r) { r.add_outputs()->set_name("y"); }),
               HasSubstr("no output 'y'; its outputs are 'out_x'"));
+  EXPECT_EQ(error([](auto& r) {
+              auto* output = r.add_outputs();
+              output->set_name("out_x");
+              (*output->mutable_parameters())["classification"].set_int64_param(3);
+            }),
+            "tensor 'out_x' asks for classification, which this server does not offer");
   EXPECT_THAT(error([](auto& r) {
                 auto* x = r.mutable_inputs(0);
                 x->set_datatype("INT8");
@@ -129,6 +135,16 @@ TEST_F(GrpcServerTest, NamesTheInputThatDoesNotFit) {
                 for (int i = 0; i < 4; ++i) x->mutable_contents()->add_int_contents(200);
               }),
               HasSubstr("tensor 'x' holds 200, which does not fit INT8"));
+}
+
+// gRPC ends the process where a message is larger than protobuf can count.
+TEST(EncodeResponse, RefusesAnswersThatNoMessageHolds) {
+  std::vector<NamedTensor> outputs(2, {"y", Tensor{.shape = {1 << 28}, .nbytes = 1u << 30}});
+  inference::ModelInferResponse response;
+  const absl::Status status = EncodeResponse({.name = "net"}, "", outputs, &response);
+  EXPECT_EQ(status.code(), absl::StatusCode::kOutOfRange);
+  EXPECT_THAT(status.message(), HasSubstr("the answer has 2147483648 bytes"));
+  EXPECT_EQ(response.outputs_size(), 0);
 }
 
 TEST_F(GrpcServerTest, NamesTheModelServedWhenAnotherIsAskedFor) {

@@ -164,6 +164,16 @@ TEST(DecodeV2Request, RefusesBrokenRequests) {
       ErrorOf(Input(R"("shape": [1], "datatype": "FP32", "data": )" + std::string(99, '['))),
       HasSubstr("input 'x' nests deeper"));
   EXPECT_THAT(ErrorOf("{}", 3), HasSubstr("the body has only 2 bytes"));
+  EXPECT_THAT(ErrorOf("raw tensor", 0), HasSubstr("a request without JSON"));
+}
+
+TEST(DecodeV2Request, RefusesExtensionsThatAreNotThere) {
+  const std::string input =
+      R"({"inputs": [{"name": "x", "shape": [1], "datatype": "INT32", "data": [1]}], "outputs": [)";
+  EXPECT_EQ(ErrorOf(input + R"({"name": "y", "parameters": {"classification": 3}}]})"),
+            "tensor 'y' asks for classification, which this server does not offer");
+  EXPECT_EQ(ErrorOf(input + R"({"name": "y", "parameters": {"shared_memory_region": "r"}}]})"),
+            "tensor 'y' asks for shared memory, which this server does not offer");
 }
 
 TEST(DecodeV2Request, RefusesBinaryDataThatDoesNotFit) {
