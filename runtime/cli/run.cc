@@ -235,29 +235,31 @@ class Runner {
                                  flags_.plan.kv_memory, " a stage)"));
   }
 
+  std::string At(int port) const {
+    const bool is_v6 = flags_.bind.find(':') != std::string::npos;
+    return absl::StrCat(is_v6 ? "[" : "", flags_.bind, is_v6 ? "]:" : ":", port);
+  }
+
   void AllReady() {
     if (std::exchange(announced_, true)) return progress_.Say("ready again");
     progress_.Done();
     const Child& head = children_[0];
     std::vector<std::string> metrics;
-    for (const Child& child : children_)
-      metrics.push_back(absl::StrCat(flags_.bind, ":", child.metrics));
+    for (const Child& child : children_) metrics.push_back(At(child.metrics));
     std::printf("%s is served in %d stages\n", flags_.name.c_str(), flags_.stages);
     if (flags_.weights.empty())
-      std::printf("  HTTP     http://%s:%d/v2/models/%s\n", flags_.bind.c_str(), head.http,
+      std::printf("  HTTP     http://%s/v2/models/%s\n", At(head.http).c_str(),
                   flags_.name.c_str());
-    std::printf("  gRPC     %s:%d\n", flags_.bind.c_str(), head.grpc);
+    std::printf("  gRPC     %s\n", At(head.grpc).c_str());
     std::printf("  metrics  %s\n", absl::StrJoin(metrics, ", ").c_str());
-    std::printf(flags_.weights.empty() ? "try   echelon infer --server %s:%d\n"
-                                       : "try   echelon generate %s:%d \"Hello\"\n",
-                flags_.bind.c_str(), head.grpc);
+    std::printf(flags_.weights.empty() ? "try   echelon infer --server %s\n"
+                                       : "try   echelon generate %s \"Hello\"\n",
+                At(head.grpc).c_str());
     std::puts("stop  Ctrl-C");
     std::fflush(stdout);
     if (flags_.json_endpoints.empty()) return;
-    const nlohmann::json json{{"http", absl::StrCat(flags_.bind, ":", head.http)},
-                              {"grpc", absl::StrCat(flags_.bind, ":", head.grpc)},
-                              {"metrics", metrics},
-                              {"pids", Pids()}};
+    const nlohmann::json json{
+        {"http", At(head.http)}, {"grpc", At(head.grpc)}, {"metrics", metrics}, {"pids", Pids()}};
     // Whoever waits for the file must never see half of it.
     const std::string draft = flags_.json_endpoints + ".part";
     std::ofstream file(draft);

@@ -43,7 +43,7 @@ def test_the_same_program_in_two_shells_equals_eager(start, net, first):
 
 
 def test_stages_meet_at_an_ipv6_address(start, net):
-    run = start.run(net.model, 2, "--bind=::1", "--name=net", ONE_THREAD, name="net").wait_ready()
+    run = start.run(net.model, 2, "--bind=::1", ONE_THREAD, name="net").wait_ready()
     for kind in KINDS:
         with Client(kind, run) as client:
             inputs, outputs = net.runs[0]
