@@ -59,6 +59,58 @@ ECHELON_INLINE void Columns(const RowsTimesMatrix& p, int64_t row, int64_t colum
     }
 }
 
+// The same for processors without vectors of sixteen: GCC keeps such in memory there, so these are
+// two of eight.
+struct Halves {
+  Eight low, high;
+};
+
+template <typename T>
+ECHELON_INLINE Halves LoadHalves(const T* from) {
+  return {LoadEight(from), LoadEight(from + kLanes / 2)};
+}
+
+template <int R, int N, typename T>
+ECHELON_INLINE void HalfDots(const RowsTimesMatrix& p, int64_t row, int64_t column) {
+  const float* x = p.x + row * p.x_stride;
+  const T* w = static_cast<const T*>(p.w) + column * p.output_stride;
+  Halves sums[R][N] = {};
+  const auto add = [&](int n, int64_t k, const Halves& weights) {
+    for (int r = 0; r < R; ++r) {
+      const Halves values = LoadHalves(x + r * p.x_stride + k);
+      sums[r][n].low += values.low * weights.low;
+      sums[r][n].high += values.high * weights.high;
+    }
+  };
+  int64_t k = 0;
+  for (; k + kLanes <= p.inputs; k += kLanes)
+    for (int n = 0; n < N; ++n) add(n, k, LoadHalves(w + n * p.output_stride + k));
+  for (int n = 0; k < p.inputs && n < N; ++n) {
+    T last[kLanes] = {};
+    __builtin_memcpy(last, w + n * p.output_stride + k, sizeof(T) * (p.inputs - k));
+    add(n, k, LoadHalves(last));
+  }
+  for (int r = 0; r < R; ++r)
+    for (int n = 0; n < N; ++n) {
+      const Eight sum = sums[r][n].low + sums[r][n].high;
+      p.y[(row + r) * p.outputs + column + n] =
+          ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
+    }
+}
+
+// A few rows stay in the nearest cache while the matrix goes by.
+template <typename T>
+ECHELON_INLINE void MultiplyHalfDots(const RowsTimesMatrix& p) {
+  int64_t row = 0;
+  for (; row + 6 <= p.rows; row += 6)
+    for (int64_t column = p.begin; column < p.end; ++column) HalfDots<6, 1, T>(p, row, column);
+  for (; row < p.rows; ++row) {
+    int64_t column = p.begin;
+    for (; column + 4 <= p.end; column += 4) HalfDots<1, 4, T>(p, row, column);
+    for (; column < p.end; ++column) HalfDots<1, 1, T>(p, row, column);
+  }
+}
+
 template <typename T>
 ECHELON_INLINE void MultiplyDots(const RowsTimesMatrix& p) {
   for (int64_t column = p.begin; column < p.end;) {
@@ -94,8 +146,18 @@ ECHELON_INLINE void MultiplyColumns(const RowsTimesMatrix& p) {
 
 ECHELON_CLONES void DotsF32(const RowsTimesMatrix& p) { MultiplyDots<float>(p); }
 ECHELON_CLONES void DotsBf16(const RowsTimesMatrix& p) { MultiplyDots<uint16_t>(p); }
+ECHELON_CLONES void HalfDotsF32(const RowsTimesMatrix& p) { MultiplyHalfDots<float>(p); }
+ECHELON_CLONES void HalfDotsBf16(const RowsTimesMatrix& p) { MultiplyHalfDots<uint16_t>(p); }
 ECHELON_CLONES void ColumnsF32(const RowsTimesMatrix& p) { MultiplyColumns<float>(p); }
 ECHELON_CLONES void ColumnsBf16(const RowsTimesMatrix& p) { MultiplyColumns<uint16_t>(p); }
+
+bool HasSixteen() {
+#ifdef __x86_64__
+  return __builtin_cpu_supports("avx512f");
+#else
+  return false;
+#endif
+}
 
 }  // namespace
 
@@ -103,8 +165,11 @@ int64_t StrideOf(int64_t inputs) { return (inputs + kLanes - 1) / kLanes * kLane
 
 void Multiply(const RowsTimesMatrix& product) {
   const bool is_narrow = product.dtype == DType::kBF16;
-  if (product.input_stride == 1) {
+  static const bool has_sixteen = HasSixteen();
+  if (product.input_stride == 1 && has_sixteen) {
     (is_narrow ? DotsBf16 : DotsF32)(product);
+  } else if (product.input_stride == 1) {
+    (is_narrow ? HalfDotsBf16 : HalfDotsF32)(product);
   } else {
     (is_narrow ? ColumnsBf16 : ColumnsF32)(product);
   }

@@ -29,6 +29,25 @@ ECHELON_INLINE Lanes Load(const float* from) {
   return lanes;
 }
 
+typedef float Eight __attribute__((vector_size(32)));
+typedef uint32_t EightBits __attribute__((vector_size(32)));
+typedef uint16_t EightHalves __attribute__((vector_size(16)));
+
+ECHELON_INLINE Eight LoadEight(const float* from) {
+  Eight lanes;
+  __builtin_memcpy(&lanes, from, sizeof lanes);
+  return lanes;
+}
+
+ECHELON_INLINE Eight LoadEight(const uint16_t* from) {  // bf16
+  EightHalves half;
+  __builtin_memcpy(&half, from, sizeof half);
+  const EightBits bits = __builtin_convertvector(half, EightBits) << 16;
+  Eight lanes;
+  __builtin_memcpy(&lanes, &bits, sizeof lanes);
+  return lanes;
+}
+
 ECHELON_INLINE Lanes Load(const uint16_t* from) {  // bf16
   HalfLanes half;
   __builtin_memcpy(&half, from, sizeof half);
