@@ -172,12 +172,8 @@ absl::Status Infer(const Options& options) {
   if (!inputs.ok()) return inputs.status();
   inference::ModelInferRequest request;
   request.set_model_name(*model);
-  int64_t bytes = 0;
-  for (const NamedTensor& input : *inputs) bytes += static_cast<int64_t>(input.tensor.nbytes);
-  if (bytes > serve::kMaxTensorBytes)
-    return absl::InvalidArgumentError(
-        absl::StrCat("the inputs have ", bytes, " bytes and a gRPC message holds ",
-                     serve::kMaxTensorBytes, "; send fewer rows at once"));
+  if (auto status = serve::CheckMessageSize("the inputs have", *inputs); !status.ok())
+    return status;
   for (const NamedTensor& input : *inputs) serve::EncodeInput(input, &request);
   inference::ModelInferResponse response;
   std::vector<double> times_ms;

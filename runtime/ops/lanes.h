@@ -23,38 +23,35 @@ typedef int32_t IntLanes __attribute__((vector_size(64)));
 typedef uint32_t BitLanes __attribute__((vector_size(64)));
 typedef uint16_t HalfLanes __attribute__((vector_size(32)));
 
-ECHELON_INLINE Lanes Load(const float* from) {
-  Lanes lanes;
+template <typename Floats>
+ECHELON_INLINE Floats LoadFloats(const float* from) {
+  Floats lanes;
   __builtin_memcpy(&lanes, from, sizeof lanes);
   return lanes;
+}
+
+template <typename Floats, typename Bits, typename Narrow>
+ECHELON_INLINE Floats LoadBf16(const uint16_t* from) {
+  Narrow narrow;
+  __builtin_memcpy(&narrow, from, sizeof narrow);
+  const Bits bits = __builtin_convertvector(narrow, Bits) << 16;
+  Floats lanes;
+  __builtin_memcpy(&lanes, &bits, sizeof lanes);
+  return lanes;
+}
+
+ECHELON_INLINE Lanes Load(const float* from) { return LoadFloats<Lanes>(from); }
+ECHELON_INLINE Lanes Load(const uint16_t* from) {
+  return LoadBf16<Lanes, BitLanes, HalfLanes>(from);
 }
 
 typedef float Eight __attribute__((vector_size(32)));
 typedef uint32_t EightBits __attribute__((vector_size(32)));
 typedef uint16_t EightHalves __attribute__((vector_size(16)));
 
-ECHELON_INLINE Eight LoadEight(const float* from) {
-  Eight lanes;
-  __builtin_memcpy(&lanes, from, sizeof lanes);
-  return lanes;
-}
-
-ECHELON_INLINE Eight LoadEight(const uint16_t* from) {  // bf16
-  EightHalves half;
-  __builtin_memcpy(&half, from, sizeof half);
-  const EightBits bits = __builtin_convertvector(half, EightBits) << 16;
-  Eight lanes;
-  __builtin_memcpy(&lanes, &bits, sizeof lanes);
-  return lanes;
-}
-
-ECHELON_INLINE Lanes Load(const uint16_t* from) {  // bf16
-  HalfLanes half;
-  __builtin_memcpy(&half, from, sizeof half);
-  const BitLanes bits = __builtin_convertvector(half, BitLanes) << 16;
-  Lanes lanes;
-  __builtin_memcpy(&lanes, &bits, sizeof lanes);
-  return lanes;
+ECHELON_INLINE Eight LoadEight(const float* from) { return LoadFloats<Eight>(from); }
+ECHELON_INLINE Eight LoadEight(const uint16_t* from) {
+  return LoadBf16<Eight, EightBits, EightHalves>(from);
 }
 
 // The first `count` of what would be loaded, and zeros; reads nothing behind them.

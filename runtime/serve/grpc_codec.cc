@@ -175,15 +175,19 @@ absl::StatusOr<absl::Duration> DecodeTimeout(const inference::ModelInferRequest&
   return timeout_us == 0 ? absl::InfiniteDuration() : absl::Microseconds(timeout_us);
 }
 
+absl::Status CheckMessageSize(absl::string_view what, const std::vector<NamedTensor>& tensors) {
+  int64_t bytes = 0;
+  for (const NamedTensor& tensor : tensors) bytes += static_cast<int64_t>(tensor.tensor.nbytes);
+  if (bytes <= kMaxTensorBytes) return absl::OkStatus();
+  return absl::OutOfRangeError(
+      absl::StrCat(what, " ", bytes, " bytes and a gRPC message holds ", kMaxTensorBytes,
+                   "; send fewer rows at once, ask for fewer outputs, or use HTTP"));
+}
+
 absl::Status EncodeResponse(const ModelInfo& model, const std::string& id,
                             const std::vector<NamedTensor>& outputs,
                             inference::ModelInferResponse* message) {
-  int64_t bytes = 0;
-  for (const NamedTensor& output : outputs) bytes += static_cast<int64_t>(output.tensor.nbytes);
-  if (bytes > kMaxTensorBytes)
-    return absl::OutOfRangeError(
-        absl::StrCat("the answer has ", bytes, " bytes and a gRPC message holds ", kMaxTensorBytes,
-                     "; send fewer rows at once, ask for fewer outputs, or ask over HTTP"));
+  if (auto status = CheckMessageSize("the answer has", outputs); !status.ok()) return status;
   message->set_model_name(model.name);
   message->set_model_version(model.version);
   message->set_id(id);

@@ -28,7 +28,10 @@ absl::StatusOr<absl::Duration> DecodeTimeout(const inference::ModelInferRequest&
 // a message is larger. Names and shapes have the last MiB.
 inline constexpr int64_t kMaxTensorBytes = (int64_t{2} << 30) - (int64_t{1} << 20);
 
-// Raw contents, as the reference server answers. kOutOfRange: more than kMaxTensorBytes.
+// kOutOfRange when these take more than kMaxTensorBytes; `what`: "the answer has".
+absl::Status CheckMessageSize(absl::string_view what, const std::vector<NamedTensor>& tensors);
+
+// Raw contents, as the reference server answers. kOutOfRange: see CheckMessageSize.
 absl::Status EncodeResponse(const ModelInfo& model, const std::string& id,
                             const std::vector<NamedTensor>& outputs,
                             inference::ModelInferResponse* message);
