@@ -205,8 +205,10 @@ def chosen_rooms(variable: str, otherwise):
 
 
 def tsan(run: Runner) -> Result:
-    # gRPC keeps threads of its own until the process ends.
-    options = f"halt_on_error=1:second_deadlock_stack=1:report_thread_leaks=0:suppressions={ROOT / 'tests/tsan.supp'}"
+    # gRPC keeps threads of its own until the process ends. A suppression knows an access by its stack, which a short
+    # history loses.
+    options = "history_size=7:halt_on_error=1:second_deadlock_stack=1:report_thread_leaks=0"
+    options += f":suppressions={ROOT / 'tests/tsan.supp'}"
     return sanitized(run, "thread", {"TSAN_OPTIONS": options}, chosen_rooms("TSAN_ROOMS", THREADED_ROOMS))
 
 

@@ -93,7 +93,10 @@ class GenerateCall : public grpc::ServerWriteReactor<v1::GenerateResponse>,
   }
 
   void OnDone() override {
-    unread_.Cancel();
+    {
+      const MutexLock lock(&mutex_);
+      unread_.Cancel();
+    }
     self_.reset();
   }
 
@@ -156,13 +159,12 @@ class GenerateCall : public grpc::ServerWriteReactor<v1::GenerateResponse>,
   // reactions take.
   void Proceed() {
     std::optional<absl::Status> end;
-    bool is_unread = false;
     {
       const MutexLock lock(&mutex_);
       if (is_held_ || is_finished_) return;
       if (is_writing_) {
-        is_unread = end_ && !std::exchange(is_watched_, true);
-        if (!is_unread) return;
+        if (end_ && !std::exchange(is_watched_, true)) WatchReader();
+        return;
       } else if (has_waiting_) {
         written_.Swap(&waiting_);
         waiting_.Clear();
@@ -176,14 +178,14 @@ class GenerateCall : public grpc::ServerWriteReactor<v1::GenerateResponse>,
         return;
       }
     }
-    if (is_unread) return WatchReader();
     if (!end) return StartWrite(&written_);
+    const auto share = shared_from_this();  // gRPC's may end while Finish runs
     if (log_) log_(*end, absl::ToDoubleSeconds(absl::Now() - start_));
     Finish(ToGrpc(*end));
   }
 
-  // The last write waits for a client that may never read.
-  void WatchReader() {
+  // The last write waits for a client that may never read. Alarms call from threads of their own.
+  void WatchReader() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     const absl::Time until = std::max(deadline_, absl::Now()) + read_grace_;
     // The alarm is the call's and keeps its callback: the callback's share of the call ends with
     // it.
@@ -217,9 +219,9 @@ class GenerateCall : public grpc::ServerWriteReactor<v1::GenerateResponse>,
   std::shared_ptr<GenerateCall>
       self_;                      // gRPC's share; the reactor's first and last reaction use it
   v1::GenerateResponse written_;  // gRPC's while is_writing_
-  grpc::Alarm unread_;
 
   Mutex mutex_;
+  grpc::Alarm unread_ ABSL_GUARDED_BY(mutex_);  // set and cancelled by any thread
   std::optional<TextSession> session_ ABSL_GUARDED_BY(mutex_);
   v1::GenerateResponse waiting_ ABSL_GUARDED_BY(mutex_);
   size_t waiting_bytes_ ABSL_GUARDED_BY(mutex_) = 0;

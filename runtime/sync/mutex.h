@@ -18,11 +18,11 @@ class ABSL_LOCKABLE Mutex {
  public:
   void Lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() { mutex_.lock(); }
 
-  // Wakes who waits: whatever they wait for changed under the lock.
+  // Wakes who waits: whatever they wait for changed under the lock. Before the lock is released,
+  // since who sees the change may then destroy the mutex.
   void Unlock() ABSL_UNLOCK_FUNCTION() {
-    const bool awaited = waiters_ > 0;
+    if (waiters_ > 0) changed_.notify_all();
     mutex_.unlock();
-    if (awaited) changed_.notify_all();
   }
 
   // Waits, the lock released meanwhile, until condition() holds.

@@ -5,6 +5,8 @@
 
 #include <cstring>
 
+#include "runtime/weights/crc32.h"
+
 namespace echelon::weights {
 namespace {
 
@@ -17,7 +19,7 @@ thread_local Copy* volatile current = nullptr;
 
 struct sigaction previous;
 
-// A fault is synchronous: it comes to the thread that touched the page, amid its memcpy, which
+// A fault is synchronous: it comes to the thread that touched the page, amid its copy, which
 // holds nothing that a jump out of it would leave behind.
 void OnBusError(int signal, siginfo_t* info, void* context) {
   Copy* const copy = current;
@@ -40,15 +42,18 @@ bool Install() {
 
 }  // namespace
 
-bool GuardedCopy(void* to, const void* from, size_t nbytes) {
+bool GuardedCopy(absl::Span<std::byte> to, const std::byte* from, uint32_t* crc32) {
   static const bool installed = Install();
   static_cast<void>(installed);
-  Copy copy{static_cast<const std::byte*>(from), static_cast<const std::byte*>(from) + nbytes, {}};
+  Copy copy{from, from + to.size(), {}};
   // No signal mask to bring back: SA_NODEFER leaves it as it was.
   const bool faulted = sigsetjmp(copy.escape, 0) != 0;
   if (!faulted) {
     current = &copy;
-    std::memcpy(to, from, nbytes);
+    if (crc32 == nullptr)
+      std::memcpy(to.data(), from, to.size());
+    else
+      *crc32 = CopyExtendCrc32(*crc32, to, from);
   }
   current = nullptr;
   return !faulted;

@@ -25,7 +25,6 @@ namespace {
 
 constexpr size_t kMapBytes = 1 << 20;   // below this a mapping costs more than it saves
 constexpr size_t kStepBytes = 8 << 20;  // mapped pages populated at once
-constexpr size_t kSumBytes = 64 << 10;  // copied, then summed while it is in a core's own cache
 // Read at once: also cached still, and from slow storage a sign of life.
 constexpr size_t kReadBytes = 1 << 20;
 constexpr size_t kProbes = 8;
@@ -41,17 +40,6 @@ bool IsCached(int descriptor, uint64_t offset, size_t nbytes) {
     const ssize_t got = ::preadv2(descriptor, &to, 1, at, RWF_NOWAIT);
     if (got < 0 && errno == EOPNOTSUPP) return true;
     if (got != 1) return false;
-  }
-  return true;
-}
-
-// Copies, and sums in turns with it what is then there. False: what is read from is gone.
-bool CopySummed(absl::Span<std::byte> to, const std::byte* from, uint32_t* crc32) {
-  const size_t step = crc32 == nullptr ? to.size() : kSumBytes;
-  for (size_t done = 0; done < to.size(); done += step) {
-    const absl::Span<std::byte> block = to.subspan(done, step);
-    if (!GuardedCopy(block.data(), from + done, block.size())) return false;
-    if (crc32 != nullptr) *crc32 = ExtendCrc32(*crc32, block);
   }
   return true;
 }
@@ -94,7 +82,7 @@ class OpenFile {
       const size_t step = std::min(kStepBytes, mapped_bytes - done), skip = done == 0 ? lead : 0;
       if (::madvise(mapping + done, step, MADV_POPULATE_READ) != 0) return false;
       const absl::Span<std::byte> block = to.subspan(done + skip - lead, step - skip);
-      if (!CopySummed(block, mapping + done + skip, crc32)) return false;
+      if (!GuardedCopy(block, mapping + done + skip, crc32)) return false;
       *read_bytes += block.size();
       counted += block.size();
     }

@@ -48,6 +48,19 @@ TEST(Crc32, ExtendsAndJoinsToTheSumOfTheWhole) {
   }
 }
 
+TEST(Crc32, CopiesWhatItSums) {
+  const std::string bytes = Noise(300'000);
+  for (const size_t begin : {0, 1, 31})  // not aligned either
+    for (const size_t nbytes : {0, 1, 127, 128, 129, 255, 256, 4096, 65'537, 299'969}) {
+      std::string to(nbytes + 1, '?');
+      const absl::Span<std::byte> span(reinterpret_cast<std::byte*>(to.data()), nbytes);
+      const auto from = Bytes(bytes).subspan(begin, nbytes);
+      EXPECT_EQ(CopyExtendCrc32(0x1234567, span, from.data()), ExtendCrc32(0x1234567, from))
+          << nbytes << " bytes from " << begin;
+      EXPECT_EQ(to, bytes.substr(begin, nbytes) + "?");
+    }
+}
+
 // Two tensors, the first of several pieces, taken from the page cache, and a small one, read.
 class VerifyTest : public ::testing::Test {
  protected:
@@ -123,12 +136,19 @@ TEST(GuardedCopy, OfAFileCutShortIsFalseAndNoSignal) {
   ASSERT_EQ(std::fflush(file), 0);
   void* const map = ::mmap(nullptr, nbytes, PROT_READ, MAP_SHARED, ::fileno(file), 0);
   ASSERT_NE(map, MAP_FAILED);
+  const auto* const from = static_cast<const std::byte*>(map);
   std::string to(nbytes, '\0');
-  EXPECT_TRUE(GuardedCopy(to.data(), map, nbytes));
+  const absl::Span<std::byte> span(reinterpret_cast<std::byte*>(to.data()), nbytes);
+  uint32_t crc32 = 0;
+  EXPECT_TRUE(GuardedCopy(span, from, nullptr));
   EXPECT_EQ(to, bytes);
+  EXPECT_TRUE(GuardedCopy(span, from, &crc32));
+  EXPECT_EQ(crc32, ExtendCrc32(0, span));
   ASSERT_EQ(::ftruncate(::fileno(file), static_cast<off_t>(page_bytes)), 0);
-  for (int again = 0; again < 2; ++again) EXPECT_FALSE(GuardedCopy(to.data(), map, nbytes));
-  EXPECT_TRUE(GuardedCopy(to.data(), map, page_bytes));
+  for (uint32_t* const sum : {static_cast<uint32_t*>(nullptr), &crc32, &crc32})
+    EXPECT_FALSE(GuardedCopy(span, from, sum));
+  EXPECT_EQ(crc32, ExtendCrc32(0, span));
+  EXPECT_TRUE(GuardedCopy(span.first(page_bytes), from, nullptr));
   ::munmap(map, nbytes);
   std::fclose(file);
   std::remove(path.c_str());
@@ -136,8 +156,9 @@ TEST(GuardedCopy, OfAFileCutShortIsFalseAndNoSignal) {
 
 TEST(GuardedCopyDeathTest, LeavesOtherBusErrorsAsTheyWere) {
   if (kSanitized) GTEST_SKIP();
-  char byte = 1, copy = 0;
-  ASSERT_TRUE(GuardedCopy(&copy, &byte, 1));
+  const std::byte byte{1};
+  std::byte copy{0};
+  ASSERT_TRUE(GuardedCopy({&copy, 1}, &byte, nullptr));
   EXPECT_EXIT(::raise(SIGBUS), ::testing::KilledBySignal(SIGBUS), "");
 }
 
