@@ -180,9 +180,12 @@ void PrintJson(const v1::GenerateResponse& response) {
   nlohmann::ordered_json json{{"text", response.text()}, {"token_ids", nlohmann::json::array()}};
   for (const int32_t id : response.token_ids()) json["token_ids"].push_back(id);
   for (const v1::TokenLogprob& logprob : response.logprobs()) {
-    nlohmann::ordered_json one{{"token", logprob.token()}, {"logprob", logprob.logprob()}};
+    nlohmann::ordered_json one{{"token_id", logprob.token_id()},
+                               {"token", logprob.token()},
+                               {"logprob", logprob.logprob()}};
     for (const v1::TopLogprob& top : logprob.top())
-      one["top"].push_back({{"token", top.token()}, {"logprob", top.logprob()}});
+      one["top"].push_back(
+          {{"token_id", top.token_id()}, {"token", top.token()}, {"logprob", top.logprob()}});
     json["logprobs"].push_back(one);
   }
   if (response.has_seed()) json["seed"] = response.seed();

@@ -32,52 +32,64 @@ struct Scratch {
 
 int64_t RoundUp(int64_t size) { return (size + kLanes - 1) / kLanes * kLanes; }
 
+// What follows takes as many lanes at a time as a Floats has. Lanes do not mix, so a row's bits are
+// the same with any.
+template <typename Floats>
+constexpr int kWidth = sizeof(Floats) / sizeof(float);
+template <typename Floats>
+constexpr bool kIsWide = kWidth<Floats> == kLanes;
+
 // scores[r][key] of R queries with one tile: two sums over even and odd d, then their sum.
-template <int R>
+template <typename Floats, int R>
 ECHELON_INLINE void Scores(const float* queries, const float* keys, int dim, float* scores) {
-  Lanes even[R] = {}, odd[R] = {};
-  int d = 0;
-  for (; d + 1 < dim; d += 2) {
-    const Lanes key0 = Load(keys + d * kLanes), key1 = Load(keys + (d + 1) * kLanes);
-    for (int r = 0; r < R; ++r) {
-      even[r] += queries[r * dim + d] * key0;
-      odd[r] += queries[r * dim + d + 1] * key1;
+  for (int lane = 0; lane < kLanes; lane += kWidth<Floats>) {
+    Floats even[R] = {}, odd[R] = {};
+    int d = 0;
+    for (; d + 1 < dim; d += 2) {
+      const Floats key0 = LoadFloats<Floats>(keys + d * kLanes + lane);
+      const Floats key1 = LoadFloats<Floats>(keys + (d + 1) * kLanes + lane);
+      for (int r = 0; r < R; ++r) {
+        even[r] += queries[r * dim + d] * key0;
+        odd[r] += queries[r * dim + d + 1] * key1;
+      }
     }
+    for (; d < dim; ++d) {
+      const Floats key = LoadFloats<Floats>(keys + d * kLanes + lane);
+      for (int r = 0; r < R; ++r) even[r] += queries[r * dim + d] * key;
+    }
+    for (int r = 0; r < R; ++r) Store(even[r] + odd[r], scores + r * kLanes + lane);
   }
-  for (; d < dim; ++d) {
-    const Lanes key = Load(keys + d * kLanes);
-    for (int r = 0; r < R; ++r) even[r] += queries[r * dim + d] * key;
-  }
-  for (int r = 0; r < R; ++r) Store(even[r] + odd[r], scores + r * kLanes);
 }
 
 // out[r] = out[r] * rescale[r] + (weights[r][0] * values[0] + ... in order of keys), for R queries
-// and C * 16 columns. The tile's sum starts from zero: were it to start from the rescaled one, the
-// compiler could fuse the first addition with either product, here one and there the other.
-template <int R, int C>
+// and C vectors of columns. The tile's sum starts from zero: were it to start from the rescaled
+// one, the compiler could fuse the first addition with either product, here one and there the
+// other.
+template <typename Floats, int R, int C>
 ECHELON_INLINE void Accumulate(const Row* rows, const float* weights, const float* values,
                                int64_t width, int keys, float* out) {
-  Lanes sums[R][C] = {};
+  Floats sums[R][C] = {};
   for (int key = 0; key < keys; ++key)
     for (int c = 0; c < C; ++c) {
-      const Lanes value = Load(values + key * width + c * kLanes);
+      const auto value = LoadFloats<Floats>(values + key * width + c * kWidth<Floats>);
       for (int r = 0; r < R; ++r) sums[r][c] += weights[r * kLanes + key] * value;
     }
   for (int r = 0; r < R; ++r)
     for (int c = 0; c < C; ++c) {
-      float* to = out + r * width + c * kLanes;
-      Store(Load(to) * rows[r].rescale + sums[r][c], to);
+      float* to = out + r * width + c * kWidth<Floats>;
+      Store(LoadFloats<Floats>(to) * rows[r].rescale + sums[r][c], to);
     }
 }
 
-template <int R>
+template <typename Floats, int R>
 ECHELON_INLINE void AccumulateColumns(const Row* rows, const float* weights, const float* values,
                                       int64_t width, int keys, float* out) {
+  constexpr int kMost = kIsWide<Floats> ? 4 : 2;  // what the registers hold
   int64_t column = 0;
-  for (; column + 4 * kLanes <= width; column += 4 * kLanes)
-    Accumulate<R, 4>(rows, weights, values + column, width, keys, out + column);
-  for (; column < width; column += kLanes)
-    Accumulate<R, 1>(rows, weights, values + column, width, keys, out + column);
+  for (; column + kMost * kWidth<Floats> <= width; column += kMost * kWidth<Floats>)
+    Accumulate<Floats, R, kMost>(rows, weights, values + column, width, keys, out + column);
+  for (; column < width; column += kWidth<Floats>)
+    Accumulate<Floats, R, 1>(rows, weights, values + column, width, keys, out + column);
 }
 
 // A tile's keys from `tile_start` on: scores become weights, and the running sum goes on.
@@ -152,7 +164,7 @@ void Begin(const Attention& call, const AttentionPart& part, Scratch& scratch) {
   }
 }
 
-template <typename T>
+template <typename Floats, typename T>
 ECHELON_INLINE void Tiles(const Attention& call, const AttentionPart& part, Scratch& scratch) {
   const kv::LayerShape& shape = call.layer->shape;
   const int dim = shape.key_dim;
@@ -174,10 +186,13 @@ ECHELON_INLINE void Tiles(const Attention& call, const AttentionPart& part, Scra
         shape.value_dim, keys, width, scratch.values.data()->at);
     float* weights = scratch.weights.data()->at;
     const float* queries = scratch.queries.data()->at;
+    constexpr int kMost = kIsWide<Floats> ? 8 : 4;
     int r = 0;
-    for (; r + 8 <= count; r += 8) Scores<8>(queries + r * dim, k, dim, weights + r * kLanes);
-    for (; r + 2 <= count; r += 2) Scores<2>(queries + r * dim, k, dim, weights + r * kLanes);
-    for (; r < count; ++r) Scores<1>(queries + r * dim, k, dim, weights + r * kLanes);
+    for (; r + kMost <= count; r += kMost)
+      Scores<Floats, kMost>(queries + r * dim, k, dim, weights + r * kLanes);
+    for (; r + 2 <= count; r += 2)
+      Scores<Floats, 2>(queries + r * dim, k, dim, weights + r * kLanes);
+    for (; r < count; ++r) Scores<Floats, 1>(queries + r * dim, k, dim, weights + r * kLanes);
     for (r = 0; r < count; ++r) {
       const bool is_seen = rows[r].position >= tile * kLanes && rows[r].first < (tile + 1) * kLanes;
       rows[r].rescale = 1;
@@ -189,18 +204,28 @@ ECHELON_INLINE void Tiles(const Attention& call, const AttentionPart& part, Scra
     }
     float* out = scratch.out.data()->at;
     for (r = 0; r + 4 <= count; r += 4)
-      AccumulateColumns<4>(rows + r, weights + r * kLanes, v, width, keys, out + r * width);
+      AccumulateColumns<Floats, 4>(rows + r, weights + r * kLanes, v, width, keys, out + r * width);
     for (; r < count; ++r)
-      AccumulateColumns<1>(rows + r, weights + r * kLanes, v, width, keys, out + r * width);
+      AccumulateColumns<Floats, 1>(rows + r, weights + r * kLanes, v, width, keys, out + r * width);
   }
 }
 
 ECHELON_CLONES void TilesF32(const Attention& call, const AttentionPart& part, Scratch& scratch) {
-  Tiles<float>(call, part, scratch);
+  Tiles<Lanes, float>(call, part, scratch);
 }
 
 ECHELON_CLONES void TilesBf16(const Attention& call, const AttentionPart& part, Scratch& scratch) {
-  Tiles<uint16_t>(call, part, scratch);
+  Tiles<Lanes, uint16_t>(call, part, scratch);
+}
+
+ECHELON_CLONES void HalfTilesF32(const Attention& call, const AttentionPart& part,
+                                 Scratch& scratch) {
+  Tiles<Eight, float>(call, part, scratch);
+}
+
+ECHELON_CLONES void HalfTilesBf16(const Attention& call, const AttentionPart& part,
+                                  Scratch& scratch) {
+  Tiles<Eight, uint16_t>(call, part, scratch);
 }
 
 ECHELON_CLONES void Finish(const Attention& call, const AttentionPart& part, Scratch& scratch) {
@@ -264,10 +289,11 @@ std::vector<AttentionPart> AttentionParts(const Attention& call, int threads) {
 void RunTiled(const Attention& call, const AttentionPart& part) {
   static thread_local Scratch scratch;
   Begin(call, part, scratch);
+  static const bool has_sixteen = HasSixteen();
   if (call.cache->options().dtype == DType::kBF16) {
-    TilesBf16(call, part, scratch);
+    (has_sixteen ? TilesBf16 : HalfTilesBf16)(call, part, scratch);
   } else {
-    TilesF32(call, part, scratch);
+    (has_sixteen ? TilesF32 : HalfTilesF32)(call, part, scratch);
   }
   Finish(call, part, scratch);
 }

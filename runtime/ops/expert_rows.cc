@@ -59,8 +59,7 @@ ECHELON_INLINE void Columns(const RowsTimesMatrix& p, int64_t row, int64_t colum
     }
 }
 
-// The same for processors without vectors of sixteen: GCC keeps such in memory there, so these are
-// two of eight.
+// The same for processors without vectors of sixteen.
 struct Halves {
   Eight low, high;
 };
@@ -150,14 +149,6 @@ ECHELON_CLONES void HalfDotsF32(const RowsTimesMatrix& p) { MultiplyHalfDots<flo
 ECHELON_CLONES void HalfDotsBf16(const RowsTimesMatrix& p) { MultiplyHalfDots<uint16_t>(p); }
 ECHELON_CLONES void ColumnsF32(const RowsTimesMatrix& p) { MultiplyColumns<float>(p); }
 ECHELON_CLONES void ColumnsBf16(const RowsTimesMatrix& p) { MultiplyColumns<uint16_t>(p); }
-
-bool HasSixteen() {
-#ifdef __x86_64__
-  return __builtin_cpu_supports("avx512f");
-#else
-  return false;
-#endif
-}
 
 }  // namespace
 

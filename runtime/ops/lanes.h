@@ -45,6 +45,8 @@ ECHELON_INLINE Lanes Load(const uint16_t* from) {
   return LoadBf16<Lanes, BitLanes, HalfLanes>(from);
 }
 
+// Where the processor has no vectors of sixteen GCC keeps such in memory: what runs there for long
+// takes eight at a time.
 typedef float Eight __attribute__((vector_size(32)));
 typedef uint32_t EightBits __attribute__((vector_size(32)));
 typedef uint16_t EightHalves __attribute__((vector_size(16)));
@@ -62,7 +64,18 @@ ECHELON_INLINE Lanes LoadFirst(const T* from, int count) {
   return Load(padded);
 }
 
-ECHELON_INLINE void Store(Lanes lanes, float* to) { __builtin_memcpy(to, &lanes, sizeof lanes); }
+template <typename Floats>
+ECHELON_INLINE void Store(Floats lanes, float* to) {
+  __builtin_memcpy(to, &lanes, sizeof lanes);
+}
+
+inline bool HasSixteen() {
+#ifdef __x86_64__
+  return __builtin_cpu_supports("avx512f");
+#else
+  return false;
+#endif
+}
 
 ECHELON_INLINE float ToFloat(float value) { return value; }
 ECHELON_INLINE float ToFloat(uint16_t bits) {

@@ -4,7 +4,9 @@ and 3 stage processes, all prompts at once. Some minutes; prints a line a varian
 
     compare_smollm2.py DIR [--build build] [--dtype f32]
 
-f32 must agree to the token (exit status 1 otherwise); of bf16 the prompts that diverge are counted.
+f32 must agree to the token, and in the logarithms of probability of the likeliest 20 at every step
+(exit status 1 otherwise). Of bf16 the prompts that diverge are counted, next to those in which
+transformers' own bf16 diverges from its f32.
 """
 
 import argparse
@@ -18,7 +20,8 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TOKENS = 128
+TOKENS, LIKELIEST = 128, 20
+CLOSE = 2e-4  # logarithms of probability, f32: other kernels, other sums
 PROMPTS = [
     "What is the capital of France?", "Write a short poem about the sea.", "Explain gravity to a child.",
     "List five fruits.", "What is 17 plus 25?", "Write a Python function that reverses a string.",
@@ -30,7 +33,8 @@ PROMPTS = [
 ]  # fmt: skip
 
 
-def wanted(folder: pathlib.Path, dtype: str) -> list[list[int]]:
+def wanted(folder: pathlib.Path, dtype: str):
+    """Of each prompt: its tokens, and log_softmax [TOKENS, vocabulary] of what each was chosen from."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -43,8 +47,12 @@ def wanted(folder: pathlib.Path, dtype: str) -> list[list[int]]:
         # With its mask: generate would make one that hides the padding token, which ends each turn of a chat here.
         given = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
         with torch.inference_mode():
-            out = model.generate(**given, max_new_tokens=TOKENS, do_sample=False, eos_token_id=None)
-        texts.append(out[0, given["input_ids"].shape[1] :].tolist())
+            out = model.generate(
+                **given, max_new_tokens=TOKENS, do_sample=False, eos_token_id=None, output_logits=True,
+                return_dict_in_generate=True,
+            )  # fmt: skip
+        tokens = out.sequences[0, given["input_ids"].shape[1] :].tolist()
+        texts.append((tokens, torch.cat(out.logits).float().log_softmax(-1).numpy()))
     return texts
 
 
@@ -68,12 +76,30 @@ def served(echelon: pathlib.Path, folder: pathlib.Path, dtype: str, stages: int)
             child.wait(30)
 
 
-def ask(echelon: pathlib.Path, address: str, prompt: str) -> list[int]:
+def ask(echelon: pathlib.Path, address: str, prompt: str):
+    """Its tokens, and of each {id: logarithm of probability} of it and the likeliest."""
     words = [echelon, "generate", address, prompt, "--json", "--ignore-eos", f"--max-tokens={TOKENS}"]
+    words += [f"--logprobs={LIKELIEST}"]
     done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=580)
     if done.returncode != 0:
         raise SystemExit(done.stderr)
-    return [token for line in done.stdout.splitlines() for token in json.loads(line)["token_ids"]]
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    steps = [one for line in lines for one in line.get("logprobs", [])]
+    return (
+        [token for line in lines for token in line["token_ids"]],
+        [{word["token_id"]: word["logprob"] for word in [one, *one["top"]]} for one in steps],
+    )
+
+
+def furthest(steps, want) -> float:
+    """Between the logarithms of probability of one prompt, over all its steps."""
+    return max(
+        abs(logprob - want[k][token]) for k, step in enumerate(steps) for token, logprob in step.items()
+    )
+
+
+def count_equal(got, want) -> int:
+    return sum(a[0] == b[0] for a, b in zip(got, want, strict=True))
 
 
 def main() -> int:
@@ -83,13 +109,23 @@ def main() -> int:
     parser.add_argument("--dtype", default="f32", choices=["f32", "bf16"])
     args = parser.parse_args()
     echelon, want, wrong = args.build / "bin/echelon", wanted(args.folder, args.dtype), 0
+    exact = None if args.dtype == "f32" else wanted(args.folder, "f32")
+    if exact:
+        print(f"transformers' bf16: {count_equal(want, exact)} of {len(PROMPTS)} as its f32", flush=True)
     for stages in (1, 2, 3):
         with served(echelon, args.folder, args.dtype, stages) as address:
             with concurrent.futures.ThreadPoolExecutor(len(PROMPTS)) as pool:
                 got = list(pool.map(lambda prompt: ask(echelon, address, prompt), PROMPTS))
-        same = sum(a == b for a, b in zip(got, want, strict=True))
-        print(f"{args.dtype}, {stages} stages: {same} of {len(PROMPTS)} prompts equal, {TOKENS} tokens each", flush=True)
-        wrong += len(PROMPTS) - same
+        same = [i for i in range(len(PROMPTS)) if got[i][0] == want[i][0]]
+        line = f"{args.dtype}, {stages} stages: {len(same)} of {len(PROMPTS)} prompts equal, {TOKENS} tokens each"
+        if same:
+            worst = max(furthest(got[i][1], want[i][1]) for i in same)
+            line += f"; logarithms of probability within {worst:.1e} in those"
+            wrong += worst > CLOSE
+        if exact:
+            line += f"; {count_equal(got, exact)} as transformers' f32"
+        print(line, flush=True)
+        wrong += len(PROMPTS) - len(same)
     return 1 if wrong and args.dtype == "f32" else 0
 
 
