@@ -53,7 +53,8 @@ ECHELON_INLINE void Scores(const float* queries, const float* keys, int dim, flo
         odd[r] += queries[r * dim + d + 1] * key1;
       }
     }
-    for (; d < dim; ++d) {
+    if (d <
+        dim) {  // no loop: a compiler may multiply and add apart in one, by how many rows it has
       const Floats key = LoadFloats<Floats>(keys + d * kLanes + lane);
       for (int r = 0; r < R; ++r) even[r] += queries[r * dim + d] * key;
     }
@@ -88,8 +89,9 @@ ECHELON_INLINE void AccumulateColumns(const Row* rows, const float* weights, con
   int64_t column = 0;
   for (; column + kMost * kWidth<Floats> <= width; column += kMost * kWidth<Floats>)
     Accumulate<Floats, R, kMost>(rows, weights, values + column, width, keys, out + column);
-  for (; column < width; column += kWidth<Floats>)
-    Accumulate<Floats, R, 1>(rows, weights, values + column, width, keys, out + column);
+  if constexpr (kIsWide<Floats>)  // width is a multiple of two halves
+    for (; column < width; column += kWidth<Floats>)
+      Accumulate<Floats, R, 1>(rows, weights, values + column, width, keys, out + column);
 }
 
 // A tile's keys from `tile_start` on: scores become weights, and the running sum goes on.

@@ -155,8 +155,8 @@ class GenerateCall : public grpc::ServerWriteReactor<v1::GenerateResponse>,
     Proceed();
   }
 
-  // Writes what waits, or finishes once nothing does. gRPC is called without the lock, which its
-  // reactions take.
+  // Writes what waits, or finishes once nothing does; both without the lock, which gRPC's reactions
+  // take.
   void Proceed() {
     std::optional<absl::Status> end;
     {
@@ -179,7 +179,6 @@ class GenerateCall : public grpc::ServerWriteReactor<v1::GenerateResponse>,
       }
     }
     if (!end) return StartWrite(&written_);
-    const auto share = shared_from_this();  // gRPC's may end while Finish runs
     if (log_) log_(*end, absl::ToDoubleSeconds(absl::Now() - start_));
     Finish(ToGrpc(*end));
   }

@@ -83,6 +83,7 @@ def test_json_lines_tell_tokens_and_usage(served, environment):
     assert sum(len(line["token_ids"]) for line in lines) == 8
     first = lines[0]["logprobs"][0]
     assert first["top"][0]["token"] == first["token"] and len(first["top"]) == 2
+    assert first["top"][0]["token_id"] == first["token_id"] == lines[0]["token_ids"][0]
 
 
 def test_users_at_once_get_what_each_gets_alone(served, environment):

@@ -93,9 +93,9 @@ def ask(echelon: pathlib.Path, address: str, prompt: str):
 
 def furthest(steps, want) -> float:
     """Between the logarithms of probability of one prompt, over all its steps."""
-    return max(
-        abs(logprob - want[k][token]) for k, step in enumerate(steps) for token, logprob in step.items()
-    )
+    if len(steps) != TOKENS or any(len(step) < LIKELIEST for step in steps):
+        raise SystemExit(f"not each of {TOKENS} steps tells its {LIKELIEST} likeliest tokens")
+    return max(abs(logprob - want[k][token]) for k, step in enumerate(steps) for token, logprob in step.items())
 
 
 def count_equal(got, want) -> int:
@@ -121,7 +121,7 @@ def main() -> int:
         if same:
             worst = max(furthest(got[i][1], want[i][1]) for i in same)
             line += f"; logarithms of probability within {worst:.1e} in those"
-            wrong += worst > CLOSE
+            wrong += not worst <= CLOSE  # nor is a NaN
         if exact:
             line += f"; {count_equal(got, exact)} as transformers' f32"
         print(line, flush=True)
