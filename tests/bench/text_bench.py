@@ -136,6 +136,8 @@ def main() -> int:
     subprocess.run([sys.executable, ROOT / "examples/smollm2/convert.py", "-o", tokenizer], check=True, capture_output=True)
     if not (model / "model.safetensors.index.json").exists():
         write_model(model, tokenizer)
+    # Exports it, so that no group's loading counts that.
+    subprocess.run([args.build / "bin/echelon", "plan", model, "--stages=1"], check=True, capture_output=True)
     rows, samples, groups = [], {}, {}
     try:
         for name, cores in (("1 stage", "0"), ("2 stages", "0,1"), ("2 stages again (control)", "0,1")):
