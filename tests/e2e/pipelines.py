@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ sys.path.append(str(ROOT / "tests/process"))
 from clients import Client  # noqa: E402
 
 NAMESPACE = "e2e"
+SERVICE_S = 5  # a change of a Service's endpoints reaches each node within
 ECHELON = BUILD / "bin/echelon"
 
 
@@ -36,6 +38,15 @@ def manifest(name, path="v1/net.pt2", stages=2, **spec):
 class Endpoints:
     def __init__(self, host, name):
         self.http, self.grpc, self.name = f"{host}:8000", f"{host}:8001", name
+
+
+def takes_connections(address):
+    host, port = address.rsplit(":", 1)
+    try:
+        socket.create_connection((host, int(port)), timeout=0.5).close()
+    except OSError:
+        return False
+    return True
 
 
 class Pipeline:
@@ -73,7 +84,11 @@ class Pipeline:
     def endpoints(self):
         service = self.cluster.get("services", self.name, self.namespace)
         assert service, f"there is no Service {self.name}"
-        return Endpoints(service["spec"]["clusterIP"], self.model)
+        endpoints = Endpoints(service["spec"]["clusterIP"], self.model)
+        # kube-proxy hears of a ready head no sooner than the operator does. A SYN that comes amid its rules is lost, and so is
+        # each repetition, which takes the same way; a new connection's is not.
+        wait_until(lambda: takes_connections(endpoints.grpc), f"the Service {self.name} takes connections", SERVICE_S)
+        return endpoints
 
     def client(self, kind="grpc", timeout_s=30):
         return Client(kind, self.endpoints(), timeout_s=timeout_s)
