@@ -53,8 +53,8 @@ ECHELON_INLINE void Scores(const float* queries, const float* keys, int dim, flo
         odd[r] += queries[r * dim + d + 1] * key1;
       }
     }
-    if (d <
-        dim) {  // no loop: a compiler may multiply and add apart in one, by how many rows it has
+    // No loop: a compiler may multiply and add apart in one, by how many rows it has.
+    if (d < dim) {
       const Floats key = LoadFloats<Floats>(keys + d * kLanes + lane);
       for (int r = 0; r < R; ++r) even[r] += queries[r * dim + d] * key;
     }
