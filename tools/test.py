@@ -13,13 +13,16 @@ import os
 import pathlib
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "tests"))
+
+from ports import free_port  # noqa: E402
+
 DEPS = pathlib.Path(os.environ.get("ECHELON_DEPS", ROOT / ".deps"))
 PYTHON = DEPS / "python" / "bin" / "python"
 THREADED_ROOMS = ["group", "link", "serve", "stage", "weights"]  # the other ones without torch have no thread
@@ -278,12 +281,6 @@ def why_no_cluster(nodes: bool) -> str:
     return f"{missing[0]} is not there; run: make deps-cluster" if missing else ""
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def contract(run: Runner) -> Result:
     """Tests of the operator that want an API server, against a real one: the programs skip them without it."""
     result = Result()
@@ -292,7 +289,7 @@ def contract(run: Runner) -> Result:
         return result
     state = run.args.build / "test/apiserver"
     env = {"KONE_NODES": "", "KONE_FAKE": "", "KONE_STATE": str(state), "KONE_BIN": str(KUBE)}
-    env |= {"KONE_PORT": str(free_port()), "KONE_ETCD_PORT": str(free_port())}
+    env |= {"KONE_PORT": str(free_port()), "KONE_ETCD_PORT": str(free_port(2))}
     try:
         run.need("starting the API server", CLUSTER / "up.sh", limit_s=120, env=env)
         rooms = [room for room in ctest_rooms(run.args.build) if room.startswith("operator/")]

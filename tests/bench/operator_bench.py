@@ -19,7 +19,6 @@ import os
 import pathlib
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -30,9 +29,10 @@ import urllib.request
 import figures
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests/e2e"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/e2e")]
 
 from kube import BUILD, DEPS, PATHS, Cluster, condition, wait_until  # noqa: E402
+from ports import free_port  # noqa: E402
 
 BIN = pathlib.Path(os.environ.get("ECHELON_BIN", BUILD / "bin"))
 OBJECTS = ("services", "controllerrevisions", "poddisruptionbudgets", "networkpolicies", "statefulsets")
@@ -50,17 +50,11 @@ AIMS = {
 }
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @contextlib.contextmanager
 def control_plane(fake):
     """etcd and the API server; with KWOK's nodes also Kubernetes' own controllers."""
     with tempfile.TemporaryDirectory(prefix="echelon-bench-", ignore_cleanup_errors=True) as state:
-        ports = {"KONE_PORT": str(free_port()), "KONE_ETCD_PORT": str(free_port())}
+        ports = {"KONE_PORT": str(free_port()), "KONE_ETCD_PORT": str(free_port(2))}
         cluster = Cluster(state, DEPS / "kube", KONE_NODES="", KONE_FAKE="1" if fake else "", **ports)
         try:
             cluster.up()

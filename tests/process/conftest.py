@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
+HERE = pathlib.Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from clients import Case  # noqa: E402
 from pipeline import ANY_PORTS, Run, Stage, with_defaults  # noqa: E402

@@ -5,7 +5,6 @@ import os
 import pathlib
 import re
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -24,18 +23,12 @@ def with_defaults(flags, defaults):
 
 
 def wait_until(condition, what, within_s=PATIENCE_S):
-    """The condition's first true value; fails when none comes in time."""
+    """The condition's first true value; fails when none comes in time, and says `what`, or what that then returns."""
     deadline, pause = time.monotonic() + within_s, threading.Event()
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
+        assert time.monotonic() < deadline, f"not within {within_s} s: {what() if callable(what) else what}"
         pause.wait(0.005)
     return value
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def fetch(address, path, timeout_s=10):
@@ -175,8 +168,11 @@ class Stage(Process):
         assert self.is_running(), f"ended with {self.child.returncode}: {self.stderr()}"
         return len(self.events("ready")) > len(self.events("closed"))
 
+    def __repr__(self):
+        return f"{self.words}, which said last: {self.stderr()[-500:]}"
+
     def wait_ready(self, within_s=PATIENCE_S):
-        wait_until(self.is_ready, f"ready: {self.words}", within_s)
+        wait_until(self.is_ready, lambda: f"ready: {self}", within_s)
         return self
 
     def ports(self):

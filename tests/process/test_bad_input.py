@@ -6,7 +6,8 @@ import socket
 import broken
 import pytest
 from clients import Case
-from pipeline import BIN, Process, free_port
+from pipeline import BIN, Process
+from ports import free_port
 
 SOON_S = 20  # machines are loaded; a process starts in under a second on an idle one
 LOG_LINE = re.compile(r"^\d\d:\d\d:\d\d\.\d{3} rank \d+ (info|warning): ")

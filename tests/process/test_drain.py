@@ -9,7 +9,8 @@ import time
 import numpy as np
 import pytest
 from clients import Case, Client, Refused, assert_equal
-from pipeline import cpu_seconds, fetch, free_port, wait_until, with_defaults
+from pipeline import cpu_seconds, fetch, wait_until, with_defaults
+from ports import free_port
 from test_probes import NOT_SERVING, SERVING, probe
 
 LONG_ROWS = 4096  # a request of a second or more
@@ -29,8 +30,7 @@ class Group:
         self.flags = with_defaults(flags, ("--name=mlp", "--threads=1", "--drain-seconds=60"))
         self.health = [free_port() for _ in range(world)]
         self.ranks = [self.started(rank) for rank in range(world)]
-        for rank in self.ranks:
-            rank.wait_ready()
+        wait_until(lambda: all([rank.is_ready() for rank in self.ranks]), lambda: f"all ready: {self.ranks}")
 
     def started(self, rank):
         flags = (*self.flags, f"--health-port={self.health[rank]}")

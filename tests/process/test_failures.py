@@ -7,15 +7,8 @@ import time
 import pytest
 from clients import UNAVAILABLE, Case, Client, Refused, assert_equal
 from load import Load
-from pipeline import (
-    fetch,
-    free_port,
-    is_running,
-    loads,
-    read_bytes,
-    read_metrics,
-    wait_until,
-)
+from pipeline import fetch, is_running, loads, read_bytes, read_metrics, wait_until
+from ports import free_port
 
 DETECTED_S = 1.0  # from the signal until a request in flight has failed
 KINDS = ("grpc", "http")

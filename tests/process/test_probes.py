@@ -6,7 +6,8 @@ import signal
 
 import grpc
 import pytest
-from pipeline import fetch, free_port, listening_ports, wait_until
+from pipeline import fetch, listening_ports, wait_until
+from ports import free_port
 
 SERVING, NOT_SERVING = 1, 2
 PROBES = {"startup": SERVING, "live": SERVING, "ready": SERVING, "": SERVING}

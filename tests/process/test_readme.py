@@ -14,11 +14,11 @@ import pathlib
 import re
 import selectors
 import signal
-import socket
 import subprocess
 import time
 
 import pytest
+from ports import is_free
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("ECHELON_BIN", ROOT / "build/bin"))
@@ -115,18 +115,8 @@ def end(child):
     child.stdout.close()
 
 
-def taken(port):
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("0.0.0.0", port))
-        except OSError:
-            return True
-    return False
-
-
 def test_every_command_of_the_readme_works():
-    busy = [port for port in PORTS if taken(port)]
+    busy = [port for port in PORTS if not is_free(port)]
     assert not busy, f"the README's commands use the default ports, and {busy} are taken on this machine"
     with contextlib.ExitStack() as stack:
         reader, ready, limit_s = Reader(stack), None, LIMIT_S

@@ -9,7 +9,8 @@ import grpc
 import numpy as np
 import pytest
 from clients import Case, Client, assert_equal
-from pipeline import BIN, fetch, free_port, read_metrics
+from pipeline import BIN, fetch, read_metrics
+from ports import free_port
 
 KINDS = ("grpc", "http")
 ONE_THREAD = "--threads=1"  # as the answers were made: sums of several threads have another order

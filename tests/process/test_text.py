@@ -10,7 +10,8 @@ import sys
 import time
 
 import pytest
-from pipeline import BIN, ROOT, free_port, wait_until
+from pipeline import BIN, ROOT, wait_until
+from ports import free_port
 
 CONVERT = ROOT / "examples/smollm2/convert.py"
 ANSWER = "The capital of France is Paris."

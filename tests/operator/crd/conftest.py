@@ -5,28 +5,19 @@ import json
 import os
 import pathlib
 import shutil
-import socket
 import subprocess
+import sys
 
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
+sys.path.append(str(ROOT / "tests"))
+
+from ports import free_port  # noqa: E402
+
 CRD = ROOT / "crds/pipelinedeployments.yaml"
 DEPS = pathlib.Path(os.environ.get("ECHELON_DEPS", ROOT / ".deps"))
 BIN = pathlib.Path(os.environ.get("ECHELON_KUBE_BIN", DEPS / "kube"))
-
-
-def free_port():
-    """A port that is free, and the next one too: etcd takes two."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = first.getsockname()[1]
-            try:
-                second.bind(("127.0.0.1", port + 1))
-                return port
-            except OSError:
-                continue
 
 
 class Kubectl:
@@ -63,7 +54,7 @@ def server(tmp_path_factory):
         pytest.skip(f"{BIN} has no kube-apiserver; run: make deps-cluster, or set ECHELON_KUBE_BIN")
     state = tmp_path_factory.mktemp("apiserver")
     settings = {"KONE_NODES": "", "KONE_FAKE": "", "KONE_STATE": str(state), "KONE_BIN": str(BIN)}
-    env = os.environ | settings | {"KONE_PORT": str(free_port()), "KONE_ETCD_PORT": str(free_port())}
+    env = os.environ | settings | {"KONE_PORT": str(free_port()), "KONE_ETCD_PORT": str(free_port(2))}
     scripts = ROOT / "tests/cluster"
     try:
         subprocess.run([scripts / "up.sh"], env=env, check=True, timeout=120, stdout=subprocess.DEVNULL)
