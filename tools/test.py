@@ -25,7 +25,7 @@ from ports import free_port  # noqa: E402
 
 DEPS = pathlib.Path(os.environ.get("ECHELON_DEPS", ROOT / ".deps"))
 PYTHON = DEPS / "python" / "bin" / "python"
-THREADED_ROOMS = ["group", "link", "serve", "stage", "weights"]  # the other ones without torch have no thread
+THREADED_ROOMS = ["group", "link", "serve", "stage", "sync", "weights"]  # the other ones without torch have no thread
 ORACLE_ROOM = "exec"  # its tests read what tests/oracle writes
 SHOWN_FAILURES, SHOWN_LINES = 20, 40
 SUMMED_UP_LINES = 8  # of each failure, at the very end: all that is left of a long log may be its end

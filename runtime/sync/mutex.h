@@ -35,8 +35,9 @@ class ABSL_LOCKABLE Mutex {
   template <typename Condition>
   bool AwaitUntil(Condition condition, absl::Time deadline) ABSL_EXCLUSIVE_LOCKS_REQUIRED(this) {
     std::unique_lock<std::mutex> lock(mutex_, std::adopt_lock);
-    ++waiters_;
     bool held = condition();
+    if (!held && waiters_ > 0) changed_.notify_all();  // to wait releases the lock as well
+    ++waiters_;
     while (!held) {
       if (deadline == absl::InfiniteFuture()) {
         changed_.wait(lock);
