@@ -332,7 +332,11 @@ void Formation::CloseEpoch(const absl::Status& why, bool retry_later) {
   ReleaseLeaving();
 }
 
-void Formation::Handle(const Tick&) {
+void Formation::Handle(const Tick& tick) {
+  for (Rank& rank : ranks_) {
+    rank.heard = std::min(now_, rank.heard + tick.late);
+    rank.claimant_heard = std::min(now_, rank.claimant_heard + tick.late);
+  }
   CheckSilence();
   if (state_ == State::kOpening && now_ > open_deadline_) {
     CloseEpoch(

@@ -59,7 +59,10 @@ struct Leaving {  // told to stop; kSelf: the head itself
 struct Idle {  // what Hold asked for
   uint64_t epoch = 0;
 };
-struct Tick {};
+struct Tick {
+  absl::Duration
+      late;  // after it was due: this process did not run, so silence says nothing of others
+};
 using Event = std::variant<Joined, Heard, Progressed, Loaded, LoadFailed, Opened, Failed, Lost,
                            Leaving, Idle, Tick>;
 

@@ -52,7 +52,7 @@ class Head final : public Node, v1::Group::CallbackService {
         formation_(self, timing, FirstEpoch(), SteadyNow()),
         status_(formation_.status()),
         member_(member, timing.open, CallbacksOfMember()),
-        loop_([this] { return NextTick(); }, [this] { OnTick(); }) {}
+        loop_([this] { return NextTick(); }, [this](absl::Duration late) { OnTick(late); }) {}
 
   ~Head() override { Stop(); }
 
@@ -92,7 +92,7 @@ class Head final : public Node, v1::Group::CallbackService {
       grpc::CallbackServerContext* context) override;
   MemberThread::Callbacks CallbacksOfMember();
   absl::Time NextTick() const;
-  void OnTick();
+  void OnTick(absl::Duration late);
   void OnMessage(StreamId id, const v1::FromRank& message);
   void OnHello(StreamId id, Stream* stream, const v1::Hello& hello);
   void Apply(const Event& event);
@@ -258,7 +258,7 @@ absl::Time Head::NextTick() const {
   return std::max(least, std::min(next_heartbeat_, formation_.NextDeadline()));
 }
 
-void Head::OnTick() {
+void Head::OnTick(absl::Duration late) {
   const absl::Time now = SteadyNow();
   last_tick_ = now;
   if (now >= next_heartbeat_) {
@@ -268,7 +268,7 @@ void Head::OnTick() {
   for (auto& [id, stream] : streams_) {
     if (!stream.said_hello && now > stream.began + kHelloTimeout) stream.stream->Abort();
   }
-  Apply(Tick{});
+  Apply(Tick{late});
 }
 
 void Head::OnMessage(StreamId id, const v1::FromRank& message) {

@@ -6,7 +6,7 @@
 
 namespace echelon::group {
 
-Loop::Loop(std::function<absl::Time()> due, std::function<void()> on_tick)
+Loop::Loop(std::function<absl::Time()> due, std::function<void(absl::Duration late)> on_tick)
     : due_(std::move(due)), on_tick_(std::move(on_tick)) {}
 
 Loop::~Loop() { Stop(); }
@@ -48,7 +48,7 @@ void Loop::Run() {
       }
     }
     for (const auto& task : tasks) task();
-    if (SteadyNow() >= next_tick) on_tick_();
+    if (const absl::Time now = SteadyNow(); now >= next_tick) on_tick_(now - next_tick);
   }
 }
 

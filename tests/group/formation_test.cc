@@ -28,9 +28,9 @@ class Story {  // a Formation and its clock
   explicit Story(int world = 2, const Timing& timing = {})
       : formation_(Rank(0, "a", world), timing, 100, kStart) {}
   std::string On(const Event& event) { return ToString(formation_.On(event, now_)); }
-  std::string After(absl::Duration time) {
+  std::string After(absl::Duration time, absl::Duration late = absl::ZeroDuration()) {
     now_ += time;
-    return On(Tick{});
+    return On(Tick{late});
   }
   void HeadLoads() {
     On(Join(kSelf, formation_.status().ranks.size() == 2 ? Rank(0) : Rank(0, "a", 3)));
@@ -157,6 +157,15 @@ TEST(Formation, SilenceEndsTheEpochAndTheRankMayComeBack) {
   EXPECT_EQ(story.On(Loaded{2}),
             "stream 0: open epoch 101, next is 10.0.0.1:9\n"
             "stream 2: open epoch 101, next is 10.0.0.0:9\n");
+}
+
+TEST(Formation, NobodyIsSilentWhileTheHeadItselfDidNotRun) {
+  Story story;
+  story.Form();
+  EXPECT_EQ(story.After(absl::Seconds(5), /*late=*/absl::Milliseconds(4900)), "");
+  EXPECT_EQ(story.After(absl::Milliseconds(600)), "");
+  EXPECT_THAT(story.After(absl::Milliseconds(1)),
+              testing::HasSubstr("stream 1: drop: silent for 700ms"));
 }
 
 TEST(Formation, AReportedFailureClosesTheEpochEverywhereAndTriesAgainAfterAPause) {

@@ -65,6 +65,7 @@ class Asked(threading.Thread):
             self.code = "OK"
         except Refused as refused:
             self.code = refused.code
+            print(f"refused: {refused}")
         self.ended = time.monotonic()
 
     def result(self, within_s=120):
@@ -199,7 +200,7 @@ def test_keep_alive_ends_with_the_next_answer(start, mlp):
 
 def test_what_takes_longer_than_the_drain_fails_and_the_group_ends_well(start, mlp):
     group = Group(start, mlp, 2, "--drain-seconds=0.2")
-    running = Several(group, count=8)
+    running = Several(group, count=24)
     for rank in group.ranks:
         rank.signal(signal.SIGTERM)
     codes = running.results(15)
