@@ -22,6 +22,7 @@
 #include "proto/generate.grpc.pb.h"
 #include "runtime/cli/commands.h"
 #include "runtime/cli/model_dir.h"
+#include "runtime/cli/stop_signals.h"
 #include "runtime/stage/flag_errors.h"
 
 namespace echelon {
@@ -347,9 +348,7 @@ int GenerateMain(int argc, char** argv) {
   if (!IsUtf8(flags.prompt)) return Fail("the prompt is not UTF-8 text");
   for (const std::string& stop : flags.stop)
     if (!IsUtf8(stop)) return Fail("--stop is not UTF-8 text");
-  sigset_t signals;
-  sigemptyset(&signals);
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&signals, signal);
+  const sigset_t signals = StopSignals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   std::atomic<bool> stopping = false;
   std::mutex mutex;

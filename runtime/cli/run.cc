@@ -26,6 +26,7 @@
 #include "runtime/cli/deployment.h"
 #include "runtime/cli/model_dir.h"
 #include "runtime/cli/progress.h"
+#include "runtime/cli/stop_signals.h"
 #include "runtime/plan/cost.h"
 #include "runtime/stage/flag_errors.h"
 #include "runtime/stage/model.h"
@@ -56,9 +57,8 @@ class Runner {
   explicit Runner(RunFlags flags) : flags_(std::move(flags)), progress_(flags_.stages) {}
 
   int Run() {
-    sigset_t set;
-    sigemptyset(&set);
-    for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGCHLD}) sigaddset(&set, signal);
+    sigset_t set = StopSignals();
+    sigaddset(&set, SIGCHLD);
     ::sigprocmask(SIG_BLOCK, &set, nullptr);
     signals_ = ::signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
     children_.resize(flags_.stages);

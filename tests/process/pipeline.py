@@ -1,5 +1,6 @@
 """Stage processes for tests: started, signalled, asked, and gone when the test ends."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -101,6 +102,16 @@ def listening_ports(pid):
             if words[3] == "0A" and words[9] in inodes:  # 0A: listening
                 ports.add(int(words[1].rpartition(":")[2], 16))
     return ports
+
+
+@contextlib.contextmanager
+def hangups(handling):
+    """Children that are started here handle SIGHUP so; whatever ran these tests may have had it ignored."""
+    before = signal.signal(signal.SIGHUP, handling)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 class Process:

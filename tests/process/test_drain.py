@@ -77,9 +77,9 @@ class Asked(threading.Thread):
 class Several:
     """Requests of which the first has gone through stage 0, and the last takes seconds yet."""
 
-    def __init__(self, group, kind="grpc", count=4):
+    def __init__(self, group, kind="grpc", count=4, rows=LONG_ROWS, width=1024):
         before = sent_bytes(group)
-        self.asked = [Asked(group, kind, LONG_ROWS) for _ in range(count)]
+        self.asked = [Asked(group, kind, rows, width) for _ in range(count)]
         over = lambda: [asked.code for asked in self.asked if asked.ended]  # noqa: E731
         wait_until(lambda: sent_bytes(group) > before or over(), "a request runs", 30)
         assert not over(), "it was over too soon"
@@ -198,9 +198,9 @@ def test_keep_alive_ends_with_the_next_answer(start, mlp):
     assert group.ranks[0].wait(10) == 0
 
 
-def test_what_takes_longer_than_the_drain_fails_and_the_group_ends_well(start, mlp):
-    group = Group(start, mlp, 2, "--drain-seconds=0.2")
-    running = Several(group, count=24)
+def test_what_takes_longer_than_the_drain_fails_and_the_group_ends_well(start):
+    group = Group(start, Case("big"), 2, "--drain-seconds=0.2")
+    running = Several(group, count=8, rows=1024, width=4096)  # a second and more a stage, each
     for rank in group.ranks:
         rank.signal(signal.SIGTERM)
     codes = running.results(15)

@@ -7,7 +7,7 @@ import time
 import pytest
 from clients import UNAVAILABLE, Case, Client, Refused, assert_equal
 from load import Load
-from pipeline import fetch, is_running, loads, read_bytes, read_metrics, wait_until
+from pipeline import fetch, hangups, is_running, loads, read_bytes, read_metrics, wait_until
 from ports import free_port
 
 DETECTED_S = 1.0  # from the signal until a request in flight has failed
@@ -282,11 +282,22 @@ def test_no_stage_outlives_a_killed_run(start, net):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_run_stops_cleanly(start, net, number):
-    run = start.run(net.model, 2).wait_ready()
+    with hangups(signal.SIG_DFL):
+        run = start.run(net.model, 2).wait_ready()
     began = time.monotonic()
     assert run.stop(number) == 0
     assert time.monotonic() - began < 5
     assert run.stderr().splitlines()[-1] == "stopping"
+
+
+def test_run_goes_on_after_a_hangup_when_started_by_nohup(start, net):
+    with hangups(signal.SIG_IGN):
+        run = start.run(net.model, 2).wait_ready()
+    for pid in (run.pid, *run.pids().values()):
+        os.kill(pid, signal.SIGHUP)
+    serves(run, net)
+    assert run.stop() == 0
+    assert run.stderr().count("stopping") == 1
 
 
 def test_run_stops_while_a_stage_is_stopped(start, net):
