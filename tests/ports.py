@@ -4,26 +4,26 @@ import pathlib
 import random
 import socket
 
-RANGE = pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range")
-LOWEST, NODE_PORTS = 16384, 30000  # Kubernetes hands out those from 30000 on
+GIVEN_BY_THE_KERNEL = pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range")
+NODE_PORTS = range(30000, 32768)  # Kubernetes gives these to Services
 given_out = set()
 
 
 def free_port(count=1):
     """The first of `count` ports in a row that nobody listens on, and that this process has not been given before.
 
-    None is a port that the kernel gives to outgoing connections: between here and the server's bind there are many of
-    those, and one to a port that nobody listens on yet may even be connected to itself.
+    None is a port that the kernel gives to outgoing connections, if there are others: between here and the server's bind
+    there are many of those, and one to a port that nobody listens on yet may even be connected to itself.
     """
-    below = min(NODE_PORTS, int(RANGE.read_text().split()[0]))
-    assert below - LOWEST > 1000, f"{RANGE} leaves no ports for tests above {LOWEST}: {RANGE.read_text().strip()}"
-    for _ in range(1000):
-        first = random.SystemRandom().randrange(LOWEST, below - count)
-        ports = set(range(first, first + count))
-        if not ports & given_out and all(map(is_free, ports)):
-            given_out.update(ports)
+    low, high = map(int, GIVEN_BY_THE_KERNEL.read_text().split())
+    ports = [port for port in range(10000, 65536) if port not in NODE_PORTS]
+    ports = [port for port in ports if not low <= port <= high] or ports
+    for first in random.SystemRandom().sample(ports, len(ports)):
+        row = range(first, first + count)
+        if given_out.isdisjoint(row) and set(row).issubset(ports) and all(map(is_free, row)):
+            given_out.update(row)
             return first
-    raise AssertionError(f"no {count} free ports in a row between {LOWEST} and {below}")
+    raise AssertionError(f"there are no {count} free ports in a row")
 
 
 def is_free(port):

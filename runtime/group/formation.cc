@@ -333,10 +333,7 @@ void Formation::CloseEpoch(const absl::Status& why, bool retry_later) {
 }
 
 void Formation::Handle(const Tick& tick) {
-  for (Rank& rank : ranks_) {
-    rank.heard = std::min(now_, rank.heard + tick.late);
-    rank.claimant_heard = std::min(now_, rank.claimant_heard + tick.late);
-  }
+  if (const absl::Duration late = now_ - tick.due; late > timing_.heartbeat) Excuse(late);
   CheckSilence();
   if (state_ == State::kOpening && now_ > open_deadline_) {
     CloseEpoch(
@@ -347,6 +344,14 @@ void Formation::Handle(const Tick& tick) {
   HoldForLeaving();
   TryToOpen();
   if (state_ == State::kGathering) CheckDeadlines();
+}
+
+void Formation::Excuse(absl::Duration late) {
+  open_deadline_ += late;
+  for (Rank& rank : ranks_) {
+    rank.heard = std::min(now_, rank.heard + late);
+    rank.claimant_heard = std::min(now_, rank.claimant_heard + late);
+  }
 }
 
 void Formation::CheckSilence() {

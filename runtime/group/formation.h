@@ -59,9 +59,9 @@ struct Leaving {  // told to stop; kSelf: the head itself
 struct Idle {  // what Hold asked for
   uint64_t epoch = 0;
 };
+// Comes late when this process did not run. Then it heard nobody, which says nothing of the others.
 struct Tick {
-  absl::Duration
-      late;  // after it was due: this process did not run, so silence says nothing of others
+  absl::Time due = absl::InfiniteFuture();
 };
 using Event = std::variant<Joined, Heard, Progressed, Loaded, LoadFailed, Opened, Failed, Lost,
                            Leaving, Idle, Tick>;
@@ -164,6 +164,7 @@ class Formation {
   void CloseEpoch(const absl::Status& why, bool retry_later);
   void ReleaseLeaving();
   void HoldForLeaving();
+  void Excuse(absl::Duration late);  // everyone, for the time when this process did not run
   void CheckSilence();
   void CheckDeadlines();
   std::string Who(bool (*is_behind)(Phase)) const;  // "rank 2 of 4", "ranks 2, 3 of 4"; "" for none

@@ -94,7 +94,8 @@ class Member {
 
 struct Timing {
   absl::Duration heartbeat = absl::Milliseconds(100);
-  absl::Duration liveness = absl::Milliseconds(700);  // silence that ends an epoch
+  absl::Duration liveness =
+      absl::Milliseconds(700);  // silence, while one runs oneself, that ends an epoch
   // For the first epoch to form, longer while loading makes progress; later ones wait as long as it
   // takes. InfiniteDuration: so does the first.
   absl::Duration join = absl::Seconds(600);

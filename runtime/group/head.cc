@@ -52,7 +52,7 @@ class Head final : public Node, v1::Group::CallbackService {
         formation_(self, timing, FirstEpoch(), SteadyNow()),
         status_(formation_.status()),
         member_(member, timing.open, CallbacksOfMember()),
-        loop_([this] { return NextTick(); }, [this](absl::Duration late) { OnTick(late); }) {}
+        loop_([this] { return NextTick(); }, [this](absl::Time since) { OnTick(since); }) {}
 
   ~Head() override { Stop(); }
 
@@ -92,7 +92,7 @@ class Head final : public Node, v1::Group::CallbackService {
       grpc::CallbackServerContext* context) override;
   MemberThread::Callbacks CallbacksOfMember();
   absl::Time NextTick() const;
-  void OnTick(absl::Duration late);
+  void OnTick(absl::Time since);
   void OnMessage(StreamId id, const v1::FromRank& message);
   void OnHello(StreamId id, Stream* stream, const v1::Hello& hello);
   void Apply(const Event& event);
@@ -258,7 +258,7 @@ absl::Time Head::NextTick() const {
   return std::max(least, std::min(next_heartbeat_, formation_.NextDeadline()));
 }
 
-void Head::OnTick(absl::Duration late) {
+void Head::OnTick(absl::Time since) {
   const absl::Time now = SteadyNow();
   last_tick_ = now;
   if (now >= next_heartbeat_) {
@@ -266,9 +266,10 @@ void Head::OnTick(absl::Duration late) {
     for (auto& [id, stream] : streams_) stream.stream->SendHeartbeat();
   }
   for (auto& [id, stream] : streams_) {
+    if (now - since > timing_.heartbeat) stream.began = std::min(now, stream.began + (now - since));
     if (!stream.said_hello && now > stream.began + kHelloTimeout) stream.stream->Abort();
   }
-  Apply(Tick{late});
+  Apply(Tick{since});
 }
 
 void Head::OnMessage(StreamId id, const v1::FromRank& message) {

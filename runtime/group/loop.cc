@@ -1,12 +1,13 @@
 #include "runtime/group/loop.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "runtime/sync/steady_clock.h"
 
 namespace echelon::group {
 
-Loop::Loop(std::function<absl::Time()> due, std::function<void(absl::Duration late)> on_tick)
+Loop::Loop(std::function<absl::Time()> due, std::function<void(absl::Time since)> on_tick)
     : due_(std::move(due)), on_tick_(std::move(on_tick)) {}
 
 Loop::~Loop() { Stop(); }
@@ -35,6 +36,7 @@ void Loop::Stop() {
 void Loop::Run() {
   const auto ready = [this]()
                          ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return stopped_ || !tasks_.empty(); };
+  absl::Time ran = SteadyNow();
   for (;;) {
     const absl::Time next_tick = due_ ? due_() : absl::InfiniteFuture();
     std::deque<std::function<void()>> tasks;
@@ -48,7 +50,9 @@ void Loop::Run() {
       }
     }
     for (const auto& task : tasks) task();
-    if (const absl::Time now = SteadyNow(); now >= next_tick) on_tick_(now - next_tick);
+    const absl::Time since = std::max(next_tick, ran);
+    ran = SteadyNow();
+    if (ran >= next_tick) on_tick_(since);
   }
 }
 

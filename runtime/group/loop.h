@@ -17,8 +17,9 @@ class Loop {
  public:
   Loop() = default;  // never ticks
   // due is asked, on the loop's thread, after every task and tick; on_tick runs at the time it
-  // gives, which on_tick must move on, and is told how late it comes.
-  Loop(std::function<absl::Time()> due, std::function<void(absl::Duration late)> on_tick);
+  // gives, which on_tick must move on. It is told since when it could have come: that time, or the
+  // last one at which this thread ran.
+  Loop(std::function<absl::Time()> due, std::function<void(absl::Time since)> on_tick);
   ~Loop();  // as Stop
 
   void Start();
@@ -30,7 +31,7 @@ class Loop {
   void Run();
 
   const std::function<absl::Time()> due_;
-  const std::function<void(absl::Duration)> on_tick_;
+  const std::function<void(absl::Time)> on_tick_;
   Mutex mutex_;
   std::deque<std::function<void()>> tasks_ ABSL_GUARDED_BY(mutex_);
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;

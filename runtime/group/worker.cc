@@ -56,7 +56,7 @@ class Worker final : public Node {
  private:
   MemberThread::Callbacks CallbacksOfMember();
   absl::Time NextTick() const;
-  void OnTick(absl::Duration late);
+  void OnTick(absl::Time since);
   void Dial();
   void OnMessage(uint64_t dial, const v1::FromHead& message);
   void OnOpen(const v1::Open& open);
@@ -116,7 +116,7 @@ Worker::Worker(const Identity& self, const std::string& address, int link_port,
       timing_(timing),
       on_status_(std::move(on_status)),
       member_(member, timing.open, CallbacksOfMember()),
-      loop_([this] { return NextTick(); }, [this](absl::Duration late) { OnTick(late); }) {
+      loop_([this] { return NextTick(); }, [this](absl::Time since) { OnTick(since); }) {
   RouteGrpcLog();
   v1::Hello* hello = hello_.mutable_hello();
   hello->set_rank(self.rank);
@@ -234,7 +234,7 @@ absl::Time Worker::NextTick() const {
   return std::max(least, std::min(next_heartbeat_, heard_ + timing_.liveness));
 }
 
-void Worker::OnTick(absl::Duration late) {
+void Worker::OnTick(absl::Time since) {
   const absl::Time now = SteadyNow();
   last_tick_ = now;
   if (done_) return;
@@ -244,9 +244,11 @@ void Worker::OnTick(absl::Duration late) {
     if (!done_ && now >= next_dial_) Dial();
     return;
   }
-  // While this process did not run it heard nobody.
-  heard_ = std::min(now, heard_ + late);
-  dialled_at_ = std::min(now, dialled_at_ + late);
+  // While this process did not run it heard nobody, which says nothing of the head.
+  if (const absl::Duration late = now - since; late > timing_.heartbeat) {
+    heard_ = std::min(now, heard_ + late);
+    dialled_at_ = std::min(now, dialled_at_ + late);
+  }
   if (!answered_) {
     if (now > dialled_at_ + std::max(timing_.liveness, kAnswerTimeout))
       Detach("it does not answer");

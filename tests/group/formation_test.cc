@@ -30,7 +30,7 @@ class Story {  // a Formation and its clock
   std::string On(const Event& event) { return ToString(formation_.On(event, now_)); }
   std::string After(absl::Duration time, absl::Duration late = absl::ZeroDuration()) {
     now_ += time;
-    return On(Tick{late});
+    return On(Tick{now_ - late});
   }
   void HeadLoads() {
     On(Join(kSelf, formation_.status().ranks.size() == 2 ? Rank(0) : Rank(0, "a", 3)));
@@ -163,9 +163,20 @@ TEST(Formation, NobodyIsSilentWhileTheHeadItselfDidNotRun) {
   Story story;
   story.Form();
   EXPECT_EQ(story.After(absl::Seconds(5), /*late=*/absl::Milliseconds(4900)), "");
-  EXPECT_EQ(story.After(absl::Milliseconds(600)), "");
+  EXPECT_EQ(story.After(absl::Milliseconds(500)), "");
+  EXPECT_EQ(story.After(absl::Milliseconds(100), /*late=*/absl::Milliseconds(100)), "")
+      << "in time";
   EXPECT_THAT(story.After(absl::Milliseconds(1)),
               testing::HasSubstr("stream 1: drop: silent for 700ms"));
+}
+
+TEST(Formation, NorIsAProcessThatClaimsARank) {
+  Story story;
+  story.Form();
+  story.On(Join(2, Rank(1, "b")));
+  EXPECT_EQ(story.After(absl::Seconds(5), /*late=*/absl::Milliseconds(4900)), "");
+  story.On(Heard{1});
+  EXPECT_THAT(story.After(absl::Milliseconds(601)), testing::HasSubstr("stream 2: drop: silent"));
 }
 
 TEST(Formation, AReportedFailureClosesTheEpochEverywhereAndTriesAgainAfterAPause) {

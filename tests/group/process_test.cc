@@ -129,6 +129,16 @@ TEST_P(Ranks, SurviveTheStopOfOneAndTakeItBackWhenItGoesOn) {
   Forms(epoch_);
 }
 
+// As when a virtual machine is paused. Whoever runs again first has heard nobody for long.
+TEST_P(Ranks, NoneThatWereStoppedTogetherIsLostWhenTheyGoOn) {
+  for (const auto& rank : ranks_) rank->Signal(SIGSTOP);
+  EXPECT_EQ(Victim().LineAfter("closed: ", absl::Seconds(2)), "");
+  Victim().Signal(SIGCONT);
+  for (const auto& rank : ranks_) rank->Signal(SIGCONT);
+  for (const auto& rank : ranks_)
+    EXPECT_EQ(rank->LineAfter("closed: ", absl::Milliseconds(400)), "");
+}
+
 TEST_P(Ranks, ANewProcessTakesThePlaceOfAStoppedOneWhichThenIsRefused) {
   if (GetParam() == 0) GTEST_SKIP() << "the head's port is the stopped process's";
   Victim().Signal(SIGSTOP);

@@ -30,6 +30,7 @@ class Group:
         self.flags = with_defaults(flags, ("--name=mlp", "--threads=1", "--drain-seconds=60"))
         self.health = [free_port() for _ in range(world)]
         self.ranks = [self.started(rank) for rank in range(world)]
+        # Of all, not of the first that is not: one that has ended is named at once.
         wait_until(lambda: all([rank.is_ready() for rank in self.ranks]), lambda: f"all ready: {self.ranks}")
 
     def started(self, rank):

@@ -42,10 +42,11 @@ TEST(MutexTest, WhoWaitsIsWokenByAnUnlock) {
 
 TEST(MutexTest, WhoWaitsIsWokenByAnotherThatChangesSomethingAndWaitsAsWell) {
   Turn turn;
-  std::thread other([&turn] {
+  std::jthread other([&turn] {
     MutexLock lock(&turn.mutex);
     for (int mine = 1; mine < 2000; mine += 2) {
-      ASSERT_TRUE(turn.Comes(mine));
+      EXPECT_TRUE(turn.Comes(mine)) << mine;
+      if (turn.at != mine) break;
       turn.at = mine + 1;
     }
   });
@@ -53,10 +54,10 @@ TEST(MutexTest, WhoWaitsIsWokenByAnotherThatChangesSomethingAndWaitsAsWell) {
     MutexLock lock(&turn.mutex);
     for (int theirs = 1; theirs < 2000; theirs += 2) {
       turn.at = theirs;
-      ASSERT_TRUE(turn.Comes(theirs + 1));
+      EXPECT_TRUE(turn.Comes(theirs + 1)) << theirs;
+      if (turn.at != theirs + 1) break;
     }
   }
-  other.join();
 }
 
 TEST(MutexTest, WhatNeverComesIsGivenUpAtTheDeadline) {
@@ -69,17 +70,18 @@ TEST(MutexTest, WhatNeverComesIsGivenUpAtTheDeadline) {
 
 TEST(MutexTest, WhoSeesAChangeMayDestroyTheMutex) {
   for (int round = 0; round < 2000; ++round) {
-    auto turn = std::make_unique<Turn>();
-    std::thread other([at = turn.get()] {
+    auto turn = std::make_unique<Turn>();  // outlived by the thread
+    std::jthread other([at = turn.get()] {
       MutexLock lock(&at->mutex);
       at->at = 1;
     });
+    bool has_come;
     {
       MutexLock lock(&turn->mutex);
-      ASSERT_TRUE(turn->Comes(1));
+      has_come = turn->Comes(1);
     }
+    ASSERT_TRUE(has_come) << "round " << round;
     turn.reset();
-    other.join();
   }
 }
 
