@@ -34,6 +34,7 @@ class Process {
     std::vector<std::string> words = {RANK_PROGRAM, absl::StrCat(rank), absl::StrCat(world),
                                       absl::StrCat(port)};
     std::vector<char*> argv;
+    argv.reserve(words.size() + 1);
     for (std::string& word : words) argv.push_back(word.data());
     argv.push_back(nullptr);
     if (posix_spawn(&pid_, RANK_PROGRAM, &actions, nullptr, argv.data(), environ) != 0)
