@@ -4,8 +4,6 @@
 
 namespace echelon::op {
 
-inline constexpr char kOperatorVersion[] = "0.1.0";
-
 int RunMain(int argc, char** argv);
 int PlanMain(int argc, char** argv);
 

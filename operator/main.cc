@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "operator/commands.h"
+#include "runtime/version.h"
 
 namespace {
 
@@ -28,7 +29,7 @@ int main(int argc, char** argv) {
   if (std::strcmp(command, "run") == 0) return echelon::op::RunMain(argc - 1, argv + 1);
   if (std::strcmp(command, "plan") == 0) return echelon::op::PlanMain(argc - 1, argv + 1);
   if (std::strcmp(command, "version") == 0 || std::strcmp(command, "--version") == 0) {
-    return std::printf("echelon-operator %s\n", echelon::op::kOperatorVersion), 0;
+    return std::printf("echelon-operator %s\n", echelon::kVersion), 0;
   }
   if (std::strcmp(command, "--help") == 0 || std::strcmp(command, "-h") == 0 ||
       std::strcmp(command, "help") == 0) {

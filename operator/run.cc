@@ -23,6 +23,7 @@
 #include "operator/kube/http_api.h"
 #include "operator/kube/lease.h"
 #include "operator/kube/timer.h"
+#include "runtime/version.h"
 #include "spdlog/sinks/stdout_sinks.h"
 #include "spdlog/spdlog.h"
 
@@ -123,10 +124,7 @@ Pages::Table HealthPages(const Controller* controller) {
 class Operator {
  public:
   explicit Operator(const Flags& flags)
-      : flags_(flags),
-        metrics_(kOperatorVersion),
-        loop_(MakeTimerThread()),
-        timer_(MakeTimerThread()) {}
+      : flags_(flags), metrics_(kVersion), loop_(MakeTimerThread()), timer_(MakeTimerThread()) {}
 
   absl::Status Start() {
     auto config = FindCluster(flags_.kubeconfig, flags_.context);
@@ -147,8 +145,8 @@ class Operator {
           }}});
     if (!metrics.ok()) return metrics.status();
     metrics_pages_ = *std::move(metrics);
-    spdlog::info("echelon-operator {}: server {}, health on port {}, metrics on port {}",
-                 kOperatorVersion, config->server, health_->port(), metrics_pages_->port());
+    spdlog::info("echelon-operator {}: server {}, health on port {}, metrics on port {}", kVersion,
+                 config->server, health_->port(), metrics_pages_->port());
     controller_->Start();
     lease_->Start();
     return absl::OkStatus();

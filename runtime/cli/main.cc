@@ -4,6 +4,7 @@
 
 #include "runtime/cli/commands.h"
 #include "runtime/cli/infer.h"
+#include "runtime/version.h"
 
 namespace {
 
@@ -33,7 +34,8 @@ int main(int argc, char** argv) {
   if (std::strcmp(command, "plan") == 0) return echelon::PlanMain(argc - 1, argv + 1);
   if (std::strcmp(command, "generate") == 0) return echelon::GenerateMain(argc - 1, argv + 1);
   if (std::strcmp(command, "infer") == 0) return echelon::InferMain(argc - 1, argv + 1);
-  if (std::strcmp(command, "--version") == 0) return std::puts("echelon 0.1.0"), 0;
+  if (std::strcmp(command, "--version") == 0)
+    return std::printf("echelon %s\n", echelon::kVersion), 0;
   if (std::strcmp(command, "--help") == 0 || std::strcmp(command, "-h") == 0 ||
       std::strcmp(command, "help") == 0) {
     std::fputs(kHelp, stdout);

@@ -13,6 +13,7 @@
 #include "proto/inference.grpc.pb.h"
 #include "runtime/serve/grpc_codec.h"
 #include "runtime/serve/v2_types.h"
+#include "runtime/version.h"
 
 namespace echelon::serve {
 namespace {
@@ -125,7 +126,7 @@ class InferenceService : public inference::GRPCInferenceService::CallbackService
                                            const inference::ServerMetadataRequest*,
                                            inference::ServerMetadataResponse* response) override {
     response->set_name(std::string(kServerName));
-    response->set_version(std::string(kServerVersion));
+    response->set_version(kVersion);
     response->add_extensions("binary_tensor_data");
     response->add_extensions("model_configuration");
     return Answer(context, absl::OkStatus());

@@ -12,6 +12,7 @@
 #include "nlohmann/json.hpp"
 #include "runtime/serve/v2_sax.h"
 #include "runtime/serve/v2_types.h"
+#include "runtime/version.h"
 
 namespace echelon::serve {
 namespace {
@@ -224,7 +225,7 @@ absl::StatusOr<V2Body> EncodeV2Response(const ModelInfo& model, const V2Request&
 
 std::string ServerMetadataJson() {
   return Dump({{"name", std::string(kServerName)},
-               {"version", std::string(kServerVersion)},
+               {"version", kVersion},
                {"extensions", {"binary_tensor_data", "model_configuration"}}});
 }
 

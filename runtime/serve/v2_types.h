@@ -17,7 +17,6 @@
 namespace echelon::serve {
 
 inline constexpr absl::string_view kServerName = "echelon";
-inline constexpr absl::string_view kServerVersion = "0.1.0";
 inline constexpr size_t kMaxDimensions = 16;
 
 // "FP32", "BF16", "INT64", "BOOL"... Types that the standard does not have go by FP8_E4M3,

@@ -5,10 +5,12 @@
 #include <filesystem>
 #include <random>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "runtime/stage/flag_errors.h"
 #include "runtime/stage/report.h"
+#include "runtime/version.h"
 
 namespace echelon::stage {
 namespace {
@@ -148,13 +150,14 @@ std::optional<int> ParseStageFlags(int argc, char** argv, StageFlags* flags) {
       "Runs one stage of a model's pipeline: loads its own slice, joins its group, serves.",
       "echelon-stage");
   app.footer(kExample);
+  app.set_version_flag("--version", absl::StrCat("echelon-stage ", kVersion));
   AddGroupFlags(app, flags);
   AddServingFlags(app, flags);
   AddLifeFlags(app, flags);
   try {
     app.parse(argc, argv);
-  } catch (const CLI::CallForHelp& help) {
-    return app.exit(help);
+  } catch (const CLI::Success& told) {  // --help, --version
+    return app.exit(told);
   } catch (const CLI::ParseError& error) {
     std::fprintf(stderr, "echelon-stage: %s; see --help\n", FlagError(app, error).c_str());
     return 2;

@@ -14,11 +14,11 @@
 #include "runtime/graph/printer.h"
 #include "runtime/plan/cost.h"
 #include "runtime/serve/text_service.h"
+#include "runtime/version.h"
 
 namespace echelon::stage {
 namespace {
 
-constexpr char kVersion[] = "0.1.0";
 constexpr int kPrintedNodes = 400;  // a longer stage prints its code only by `echelon plan --code`
 
 }  // namespace

@@ -195,8 +195,9 @@ def test_the_api_reference_is_made_from_the_crd():
 
 
 def test_the_chart_has_the_projects_version():
-    version = re.search(r"project\(echelon VERSION ([\d.]+)", (ROOT / "CMakeLists.txt").read_text())[1]
+    version = re.search(r'kVersion\[\] = "([\d.]+)"', (ROOT / "runtime/version.h").read_text())[1]
     assert yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"] == version
+    assert f'version = "{version}"' in (ROOT / "export/pyproject.toml").read_text()
 
 
 def metrics_of(folder):
