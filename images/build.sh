@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.."
 BUILD=${BUILD:-build}
 OUT=$BUILD/images
 REGISTRY=${REGISTRY:-localhost/echelon}
-VERSION=${VERSION:-$(sed -n 's/^project(echelon VERSION \([0-9.]*\).*/\1/p' CMakeLists.txt)}
+VERSION=${VERSION:-$(sed -n 's/.*kVersion\[\] = "\([0-9.]*\)";.*/\1/p' runtime/version.h)}
 BASE=${BASE:-docker.io/library/debian:bookworm-slim}
 ECHELON_DEPS=${ECHELON_DEPS:-$PWD/.deps}
 MADE_BASE=localhost/echelon-base:bookworm

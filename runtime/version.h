@@ -1,5 +1,5 @@
-// Of the whole project: CMake and the tests read it here. The chart's appVersion and the exporter's
-// pyproject.toml say the same.
+// Of the whole project: CMake, images/build.sh and the tests read it here. The chart's appVersion
+// and the exporter's pyproject.toml say the same.
 #ifndef ECHELON_RUNTIME_VERSION_H_
 #define ECHELON_RUNTIME_VERSION_H_
 
