@@ -4,6 +4,9 @@ import threading
 import time
 
 import numpy as np
+from kube import wait_until
+
+LEAST = 20  # answers, however soon what it is about has happened
 
 
 class Traffic:
@@ -25,10 +28,14 @@ class Traffic:
             thread.start()
         return self
 
-    def __exit__(self, *_):
-        self.ending.set()
-        for thread in self.threads:
-            thread.join(timeout=40)
+    def __exit__(self, failure, *_):
+        try:
+            if failure is None:
+                wait_until(lambda: self.errors or self.count >= LEAST, f"{LEAST} requests are answered", 60)
+        finally:
+            self.ending.set()
+            for thread in self.threads:
+                thread.join(timeout=40)
 
     def _kept(self, kind):
         try:
@@ -74,6 +81,5 @@ class Traffic:
         with self.lock:
             self.errors.append(f"{time.strftime('%H:%M:%S')} {how}: {type(error).__name__}: {error}")
 
-    def check(self, least=20):
+    def check(self):
         assert not self.errors, f"{len(self.errors)} of {self.count + len(self.errors)} failed, first: {self.errors[0]}"
-        assert self.count >= least, f"only {self.count} requests were made"
