@@ -333,7 +333,7 @@ void Formation::CloseEpoch(const absl::Status& why, bool retry_later) {
 }
 
 void Formation::Handle(const Tick& tick) {
-  if (const absl::Duration late = now_ - tick.due; late > timing_.heartbeat) Excuse(late);
+  Excuse(Stall(tick.due, now_, timing_));
   CheckSilence();
   if (state_ == State::kOpening && now_ > open_deadline_) {
     CloseEpoch(
@@ -346,11 +346,11 @@ void Formation::Handle(const Tick& tick) {
   if (state_ == State::kGathering) CheckDeadlines();
 }
 
-void Formation::Excuse(absl::Duration late) {
-  open_deadline_ += late;
+void Formation::Excuse(absl::Duration stall) {
+  open_deadline_ += stall;
   for (Rank& rank : ranks_) {
-    rank.heard = std::min(now_, rank.heard + late);
-    rank.claimant_heard = std::min(now_, rank.claimant_heard + late);
+    rank.heard = std::min(now_, rank.heard + stall);
+    rank.claimant_heard = std::min(now_, rank.claimant_heard + stall);
   }
 }
 

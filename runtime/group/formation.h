@@ -59,7 +59,12 @@ struct Leaving {  // told to stop; kSelf: the head itself
 struct Idle {  // what Hold asked for
   uint64_t epoch = 0;
 };
-// Comes late when this process did not run. Then it heard nobody, which says nothing of the others.
+// How long this process did not run when it ticks so much later than it could have. It heard nobody
+// then, which says nothing of the others. Zero within a heartbeat: threads are never quite in time.
+inline absl::Duration Stall(absl::Time due, absl::Time now, const Timing& timing) {
+  return now - due > timing.heartbeat ? now - due : absl::ZeroDuration();
+}
+
 struct Tick {
   absl::Time due = absl::InfiniteFuture();
 };
@@ -164,7 +169,7 @@ class Formation {
   void CloseEpoch(const absl::Status& why, bool retry_later);
   void ReleaseLeaving();
   void HoldForLeaving();
-  void Excuse(absl::Duration late);  // everyone, for the time when this process did not run
+  void Excuse(absl::Duration stall);
   void CheckSilence();
   void CheckDeadlines();
   std::string Who(bool (*is_behind)(Phase)) const;  // "rank 2 of 4", "ranks 2, 3 of 4"; "" for none

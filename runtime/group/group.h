@@ -94,8 +94,8 @@ class Member {
 
 struct Timing {
   absl::Duration heartbeat = absl::Milliseconds(100);
-  absl::Duration liveness =
-      absl::Milliseconds(700);  // silence, while one runs oneself, that ends an epoch
+  // Silence that ends an epoch, not counting when one did not run oneself.
+  absl::Duration liveness = absl::Milliseconds(700);
   // For the first epoch to form, longer while loading makes progress; later ones wait as long as it
   // takes. InfiniteDuration: so does the first.
   absl::Duration join = absl::Seconds(600);

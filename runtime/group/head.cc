@@ -265,8 +265,9 @@ void Head::OnTick(absl::Time since) {
     next_heartbeat_ = now + timing_.heartbeat;
     for (auto& [id, stream] : streams_) stream.stream->SendHeartbeat();
   }
+  const absl::Duration stall = Stall(since, now, timing_);
   for (auto& [id, stream] : streams_) {
-    if (now - since > timing_.heartbeat) stream.began = std::min(now, stream.began + (now - since));
+    stream.began = std::min(now, stream.began + stall);
     if (!stream.said_hello && now > stream.began + kHelloTimeout) stream.stream->Abort();
   }
   Apply(Tick{since});

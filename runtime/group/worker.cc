@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/group.grpc.pb.h"
+#include "runtime/group/formation.h"
 #include "runtime/group/group.h"
 #include "runtime/group/loop.h"
 #include "runtime/group/member_thread.h"
@@ -244,11 +245,9 @@ void Worker::OnTick(absl::Time since) {
     if (!done_ && now >= next_dial_) Dial();
     return;
   }
-  // While this process did not run it heard nobody, which says nothing of the head.
-  if (const absl::Duration late = now - since; late > timing_.heartbeat) {
-    heard_ = std::min(now, heard_ + late);
-    dialled_at_ = std::min(now, dialled_at_ + late);
-  }
+  const absl::Duration stall = Stall(since, now, timing_);
+  heard_ = std::min(now, heard_ + stall);
+  dialled_at_ = std::min(now, dialled_at_ + stall);
   if (!answered_) {
     if (now > dialled_at_ + std::max(timing_.liveness, kAnswerTimeout))
       Detach("it does not answer");

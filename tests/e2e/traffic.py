@@ -83,3 +83,4 @@ class Traffic:
 
     def check(self):
         assert not self.errors, f"{len(self.errors)} of {self.count + len(self.errors)} failed, first: {self.errors[0]}"
+        assert self.count >= LEAST, f"only {self.count} requests were made"
