@@ -12,6 +12,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "runtime/host_port.h"
 
 namespace echelon::op {
 namespace {
@@ -94,8 +95,7 @@ absl::StatusOr<ClusterConfig> InClusterConfig(const std::string& root) {
   }
   const std::string folder = root + kServiceAccount;
   ClusterConfig config;
-  const bool is_ipv6 = host.find(':') != std::string::npos && host[0] != '[';
-  config.server = absl::StrCat("https://", is_ipv6 ? "[" : "", host, is_ipv6 ? "]" : "", ":", port);
+  config.server = absl::StrCat("https://", JoinHostPort(host, port));
   config.ca.file = folder + "/ca.crt";
   config.token.file = folder + "/token";
   if (const auto ns = ReadFile(folder + "/namespace"); ns.ok()) {

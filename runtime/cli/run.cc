@@ -27,6 +27,7 @@
 #include "runtime/cli/model_dir.h"
 #include "runtime/cli/progress.h"
 #include "runtime/cli/stop_signals.h"
+#include "runtime/host_port.h"
 #include "runtime/plan/cost.h"
 #include "runtime/stage/flag_errors.h"
 #include "runtime/stage/model.h"

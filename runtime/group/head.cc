@@ -15,6 +15,7 @@
 #include "runtime/group/loop.h"
 #include "runtime/group/member_thread.h"
 #include "runtime/group/wire.h"
+#include "runtime/host_port.h"
 #include "runtime/link/socket.h"
 #include "runtime/sync/mutex.h"
 #include "runtime/sync/steady_clock.h"
@@ -144,12 +145,10 @@ absl::Status Head::Start(const std::string& host, int port) {
   RouteGrpcLog();
   grpc::ServerBuilder builder;
   const std::string where = host.empty() ? "0.0.0.0" : host;
-  const bool bare_v6 = where.find(':') != std::string::npos && where.front() != '[';
   // Without this a second head would share the port, and each would get some of the ranks.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.SetMaxReceiveMessageSize(kMaxFromRankBytes);
-  builder.AddListeningPort(absl::StrCat(bare_v6 ? "[" : "", where, bare_v6 ? "]" : "", ":", port),
-                           grpc::InsecureServerCredentials(), &port_);
+  builder.AddListeningPort(JoinHostPort(where, port), grpc::InsecureServerCredentials(), &port_);
   builder.RegisterService(this);
   server_ = builder.BuildAndStart();
   if (server_ == nullptr || port_ == 0) {
@@ -321,7 +320,7 @@ void Head::OnHello(StreamId id, Stream* stream, const v1::Hello& hello) {
                         .incarnation = OneLine(hello.incarnation()),
                         .pod_name = OneLine(hello.pod_name()),
                         .started_ms = hello.started_ms()},
-               AddressOfPeer(peer), absl::StrCat(host, ":", hello.link_port())});
+               AddressOfPeer(peer), JoinHostPort(host, hello.link_port())});
 }
 
 void Head::Apply(const Event& event) {

@@ -16,6 +16,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "runtime/host_port.h"
 #include "runtime/sync/steady_clock.h"
 
 namespace echelon::link {
@@ -147,7 +148,7 @@ std::string PeerText(int fd) {
                   sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
     return "";
   }
-  return absl::StrCat(host, ":", port);
+  return JoinHostPort(host, port);
 }
 
 absl::StatusOr<Fd> ConnectTo(const HostPort& to, absl::Time deadline) {

@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "runtime/host_port.h"
 #include "runtime/serve/grpc_service.h"
 #include "runtime/serve/port_probe.h"
 #include "runtime/serve/v2_types.h"
@@ -29,12 +30,6 @@ void LogAtDebug(gpr_log_func_args* args) {
 }
 
 }  // namespace
-
-std::string GrpcTarget(const std::string& host, int port) {
-  return absl::StrContains(host, ':') && !absl::StartsWith(host, "[")
-             ? absl::StrCat("[", host, "]:", port)
-             : absl::StrCat(host, ":", port);
-}
 
 void RouteGrpcLog() {
   static std::once_flag once;
@@ -66,7 +61,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(GrpcServerOptions 
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10000);
   builder.SetMaxReceiveMessageSize(options.max_message_bytes);
   builder.SetMaxSendMessageSize(-1);
-  builder.AddListeningPort(GrpcTarget(options.host, options.port),
+  builder.AddListeningPort(JoinHostPort(options.host, options.port),
                            grpc::InsecureServerCredentials(), &self->port_);
   if (options.backend != nullptr) {
     self->inference_ =
@@ -83,8 +78,8 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(GrpcServerOptions 
     const int error = WhyNotListen(options.host, options.port);
     return absl::UnavailableError(
         error != 0 ? ListenError(error, options.host, options.port, options.port_flag)
-                   : absl::StrCat("cannot listen on ", GrpcTarget(options.host, options.port), " (",
-                                  options.port_flag, ")"));
+                   : absl::StrCat("cannot listen on ", JoinHostPort(options.host, options.port),
+                                  " (", options.port_flag, ")"));
   }
   self->SetServing(false);
   return self;

@@ -70,8 +70,6 @@ class GrpcServer {
   int port_ = 0;
 };
 
-std::string GrpcTarget(const std::string& host, int port);  // "HOST:PORT", "[::1]:PORT"
-
 // gRPC's own log lines go to spdlog at debug level: what matters reaches users as one status line.
 // Start() calls it; a process that only dials calls it first in main.
 void RouteGrpcLog();

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "runtime/host_port.h"
 #include "runtime/serve/grpc_server.h"
 #include "runtime/serve/port_probe.h"
 #include "runtime/serve/v2_types.h"
@@ -25,13 +26,14 @@ absl::StatusOr<std::unique_ptr<HealthServer>> HealthServer::Start(const std::str
   std::unique_ptr<HealthServer> self(new HealthServer);
   grpc::ServerBuilder builder;
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  builder.AddListeningPort(GrpcTarget(host, port), grpc::InsecureServerCredentials(), &self->port_);
+  builder.AddListeningPort(JoinHostPort(host, port), grpc::InsecureServerCredentials(),
+                           &self->port_);
   self->server_ = builder.BuildAndStart();
   if (self->server_ == nullptr || self->port_ <= 0) {
     const int error = WhyNotListen(host, port);
     return absl::UnavailableError(
         error != 0 ? ListenError(error, host, port, kFlag)
-                   : absl::StrCat("cannot listen on ", GrpcTarget(host, port), " (", kFlag, ")"));
+                   : absl::StrCat("cannot listen on ", JoinHostPort(host, port), " (", kFlag, ")"));
   }
   auto* const health = self->server_->GetHealthCheckService();
   health->SetServingStatus("startup", true);

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "runtime/host_port.h"
 
 namespace echelon::serve {
 namespace {
@@ -154,7 +155,8 @@ std::string ListenError(int error, const std::string& host, int port, absl::stri
     return absl::StrCat("port ", port, " is taken; choose another with ", flag, " (0: any)");
   if (error == EACCES)
     return absl::StrCat("port ", port, " needs privileges; choose one above 1023 with ", flag);
-  return absl::StrCat("cannot listen on ", host, ":", port, " (", flag, "): ", strerror(error));
+  return absl::StrCat("cannot listen on ", JoinHostPort(host, port), " (", flag,
+                      "): ", strerror(error));
 }
 
 }  // namespace echelon::serve

@@ -12,6 +12,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "runtime/graph/printer.h"
+#include "runtime/host_port.h"
 #include "runtime/plan/cost.h"
 #include "runtime/serve/text_service.h"
 #include "runtime/version.h"
@@ -237,15 +238,15 @@ absl::Status StageProcess::Join() {
     if (!head.ok()) return head.status();
     node_ = *std::move(head);
   } else {
-    node_ = group::StartWorker(self, serve::GrpcTarget(flags_.host, flags_.port), link_port,
+    node_ = group::StartWorker(self, JoinHostPort(flags_.host, flags_.port), link_port,
                                flags_.advertise, rank_.get(), timing, on_status);
   }
   report_.Ports(is_head() ? node_->port() : flags_.port, http_->port(), grpc_->port(),
                 metrics_server_->port());
-  spdlog::info(
-      "{} on {}: HTTP {}, gRPC {}, metrics {}",
-      is_head() ? absl::StrCat("head, joins at ", flags_.host, ":", node_->port()) : "worker",
-      flags_.bind, http_->port(), grpc_->port(), metrics_server_->port());
+  spdlog::info("{} on {}: HTTP {}, gRPC {}, metrics {}",
+               is_head() ? absl::StrCat("head, joins at ", JoinHostPort(flags_.host, node_->port()))
+                         : "worker",
+               flags_.bind, http_->port(), grpc_->port(), metrics_server_->port());
   return absl::OkStatus();
 }
 
