@@ -83,6 +83,7 @@ class Server {
     std::vector<std::string> command{std::filesystem::read_symlink("/proc/self/exe").string(),
                                      "run",
                                      flags.target,
+                                     "--quiet-stop",
                                      "--http-port=0",
                                      "--grpc-port=0",
                                      "--metrics-port=0"};

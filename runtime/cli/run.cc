@@ -49,7 +49,7 @@ struct RunFlags {
   stage::PlanFlags plan;
   ExportFlags exporting;
   int chunk_tokens = 128, max_running = 256;
-  bool verbose = false, code = false, exact = false, verify_weights = true;
+  bool verbose = false, code = false, exact = false, verify_weights = true, quiet_stop = false;
   DeploymentChoice deployment;
 };
 
@@ -173,10 +173,10 @@ class Runner {
     while (::read(signals_, &signal, sizeof signal) == sizeof signal) {
       if (signal.ssi_signo == SIGCHLD)
         Reap();
-      else if (!std::exchange(ended_, true))
-        progress_.Say("stopping");
-      else
+      else if (std::exchange(ended_, true))
         Signal(0, flags_.stages, SIGKILL);  // told twice
+      else if (!flags_.quiet_stop)
+        progress_.Say("stopping");
     }
   }
 
@@ -236,10 +236,7 @@ class Runner {
                                  flags_.plan.kv_memory, " a stage)"));
   }
 
-  std::string At(int port) const {
-    const bool is_v6 = flags_.bind.find(':') != std::string::npos;
-    return absl::StrCat(is_v6 ? "[" : "", flags_.bind, is_v6 ? "]:" : ":", port);
-  }
+  std::string At(int port) const { return JoinHostPort(flags_.bind, port); }
 
   void AllReady() {
     if (std::exchange(announced_, true)) return progress_.Say("ready again");
@@ -419,6 +416,8 @@ void AddFlags(CLI::App& app, RunFlags* f) {
                  "write the endpoints to this file once ready");
   app.add_flag("--code", f->code, "print each stage's code");
   app.add_flag("--verbose", f->verbose, "show the stages' logs");
+  app.add_flag("--quiet-stop", f->quiet_stop, "say nothing when told to stop")
+      ->group("");  // for echelon generate, whose answer is the last thing to be read
 }
 
 // What the command line does not say comes out of the file.

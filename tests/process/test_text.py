@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from pipeline import BIN, ROOT, wait_until
+from pipeline import BIN, ROOT, hangups, wait_until
 from ports import free_port
 
 CONVERT = ROOT / "examples/smollm2/convert.py"
@@ -48,7 +48,8 @@ def test_a_question_is_answered_over_stages(smollm2, environment, stages):
     done = generate(smollm2, QUESTION, f"--stages={stages}", env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == ANSWER
-    assert re.search(r"37 prompt tokens; first token after .* s; 8 tokens", done.stderr)
+    last = done.stderr.splitlines()[-1]  # nothing is said after what was asked for
+    assert re.match(r"37 prompt tokens; first token after .* s; 8 tokens", last), done.stderr
     # Though the checkpoint is bf16, half as large, each rank names one total: its own.
     told = set(re.findall(r"^rank (\d): loaded \S+ \S+ of (.+)$", done.stderr, re.MULTILINE))
     assert len(told) == len({rank for rank, _ in told}) == stages, told
@@ -160,19 +161,36 @@ def test_ctrl_c_while_exporting_ends_the_exporter(smollm2, environment, tmp_path
     wait_until(lambda: not alive_in(f"--cache {cache}"), "the exporter's end", within_s=20)
 
 
-def test_ctrl_c_ends_it_and_leaves_nothing(smollm2, environment, tmp_path):
+def start_generating(smollm2, environment, mark, tokens):
+    """It, as its first words have come. Its `echelon run` is told of a file in `mark`."""
     words = [BIN / "echelon", "generate", smollm2, "Count.", "--dtype=f32", "--max-model-len=2048", "--ignore-eos"]
-    words += ["--max-tokens=0", "--stages=2"]
-    mark = str(tmp_path)  # `echelon run` is told of a file in there
+    words += [f"--max-tokens={tokens}", "--stages=2"]
     child = subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment | {"TMPDIR": mark}
     )
     assert child.stdout.read(1)
     assert alive_in(mark), "echelon run should be there"
-    child.send_signal(signal.SIGINT)
+    return child
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_and_leaves_nothing(smollm2, environment, tmp_path, number):
+    with hangups(signal.SIG_DFL):
+        child = start_generating(smollm2, environment, str(tmp_path), tokens=0)
+    child.send_signal(number)
     child.communicate(timeout=30)
     assert child.returncode == 130
-    assert not alive_in(mark)
+    assert not alive_in(str(tmp_path))
+
+
+def test_a_hangup_is_nothing_to_it_when_started_by_nohup(smollm2, environment, tmp_path):
+    with hangups(signal.SIG_IGN):
+        child = start_generating(smollm2, environment, str(tmp_path), tokens=64)
+    run = int(alive_in(str(tmp_path))[0].split()[0])
+    for pid in (run, child.pid):
+        os.kill(pid, signal.SIGHUP)
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 0 and " 64 tokens, " in said, said
 
 
 @pytest.mark.parametrize(
