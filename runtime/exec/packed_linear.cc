@@ -150,6 +150,11 @@ bool IsElementwise(const Instruction& instruction) {
   return SlotOf(instruction.arguments[0]) >= 0;
 }
 
+bool MayBeComplexPair(const Instruction& instruction) {
+  return instruction.op && ops::HasVariantComplexTail(instruction.op->schema().name()) &&
+         SlotOf(instruction.arguments[0]) >= 0 && SlotOf(instruction.arguments[1]) >= 0;
+}
+
 void CheckInput(const at::Tensor& x, at::ScalarType dtype, int64_t inputs) {
   TORCH_CHECK(x.dim() > 0 && x.size(-1) == inputs, "linear takes ", inputs,
               " features, its input is [", x.sizes(), "]");
@@ -327,6 +332,7 @@ void PackLinears(Program& program, const std::map<int, absl::Span<std::byte>>& w
   if (!options.rows_alone) return;
   for (Instruction& instruction : program.instructions) {
     instruction.elementwise = IsElementwise(instruction);
+    instruction.may_be_complex_pair = MayBeComplexPair(instruction);
     const std::optional<Use> use = UsableAs(instruction, frame);
     if (use && !instruction.packed.is_set())
       instruction.packed = CallOf(instruction, *use, nullptr);

@@ -48,6 +48,7 @@ struct Instruction {
   PythonOperator python = nullptr;  // when op is absent
   PackedCall packed;
   bool elementwise = false;  // run by ops::RunElementwise, so that rows do not depend on others
+  bool may_be_complex_pair = false;  // likewise, of two tensors, if the result is complex
   std::vector<ArgumentTemplate> arguments;
   std::vector<int> results;  // slots
   std::vector<int> frees;    // slots whose values are dead afterwards

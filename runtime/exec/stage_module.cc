@@ -213,6 +213,7 @@ class TorchStage final : public StageModule {
     stack_.clear();
     if (instruction.packed.is_set()) return CallPacked(instruction.packed);
     if (instruction.elementwise) return CallElementwise(instruction);
+    if (instruction.may_be_complex_pair && CallComplexPair(instruction)) return;
     for (const ArgumentTemplate& argument : instruction.arguments)
       stack_.push_back(Materialise(argument));
     if (instruction.op)
@@ -231,6 +232,20 @@ class TorchStage final : public StageModule {
       return stack[0].toTensor();
     });
     stack_.emplace_back(out);
+  }
+
+  bool CallComplexPair(const Instruction& instruction) {
+    const at::Tensor& x = frame_[instruction.arguments[0].operands[0].slot].toTensor();
+    const at::Tensor& y = frame_[instruction.arguments[1].operands[0].slot].toTensor();
+    const bool is_real_product =
+        !x.is_complex() && !y.is_complex() && instruction.op->schema().name() == "aten::mul";
+    if (is_real_product) return false;
+    stack_.emplace_back(ops::RunElementwise(x, y, [&](const at::Tensor& a, const at::Tensor& b) {
+      torch::jit::Stack stack{a, b};
+      instruction.op->callBoxed(stack);
+      return stack[0].toTensor();
+    }));
+    return true;
   }
 
   void CallPacked(const PackedCall& call) {

@@ -21,6 +21,15 @@ bool HasVariantTail(std::string_view name);
 // The result is contiguous.
 at::Tensor RunElementwise(const at::Tensor& x, const UnaryOperator& op);
 
+using BinaryOperator = std::function<at::Tensor(const at::Tensor&, const at::Tensor&)>;
+
+// Whether the operator ("aten::polar", "aten::mul") takes two tensors, element by element, and
+// computes the last few elements of a complex result otherwise.
+bool HasVariantComplexTail(std::string_view name);
+
+// op(x, y) for such an operator, likewise; they are broadcast.
+at::Tensor RunElementwise(const at::Tensor& x, const at::Tensor& y, const BinaryOperator& op);
+
 }  // namespace echelon::ops
 
 #endif  // ECHELON_RUNTIME_OPS_INVARIANT_H_

@@ -122,6 +122,17 @@ const std::vector<Operator>& Operators() {
          const at::Tensor angles = at::matmul(inverse, positions).transpose(1, 2);
          return at::cat({Cos(angles), Sin(angles)}, -1);
        }},
+      {"rotary_of_complex_numbers",  // of deepseek_v2
+       [](const auto& x) {
+         const auto times = [](const auto& a, const auto& b) { return at::mul(a, b); };
+         const auto polar = [](const auto& a, const auto& b) { return at::polar(a, b); };
+         const at::Tensor angles =
+             Weight(x, 200, 8).slice(0, 0, x.size(1)).to(at::kFloat).view({1, -1, 1, 8});
+         const at::Tensor turns = RunElementwise(at::ones_like(angles), angles, polar);
+         const at::Tensor pairs = x.to(at::kFloat).reshape({1, x.size(1), -1, 8, 2});
+         const at::Tensor turned = RunElementwise(at::view_as_complex(pairs), turns, times);
+         return at::view_as_real(turned).flatten(2);
+       }},
       {"head_norm",  // of qwen3: over a head's dimensions
        [](const auto& x) {
          const at::Tensor heads = x.view({1, x.size(1), -1, 16});
@@ -185,6 +196,18 @@ TEST(RunElementwise, AgreesWithTheOperator) {
   }
   EXPECT_TRUE(HasVariantTail("aten::silu"));
   EXPECT_FALSE(HasVariantTail("aten::mul"));
+}
+
+TEST(RunElementwise, AgreesWithAnOperatorOfTwo) {
+  at::manual_seed(2);
+  for (const int64_t rows : {0, 1, 3, 900}) {
+    const at::Tensor x = at::randn({2, rows, 33}, at::kComplexFloat).transpose(0, 1);
+    const at::Tensor y = at::randn({2, 1}, at::kComplexFloat);
+    const at::Tensor result =
+        RunElementwise(x, y, [](const auto& a, const auto& b) { return at::mul(a, b); });
+    EXPECT_EQ(result.sizes(), x.sizes());
+    EXPECT_TRUE(at::allclose(result, x * y)) << rows;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(All, RowInvariance, testing::Range(size_t{0}, Operators().size()),
