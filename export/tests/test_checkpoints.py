@@ -213,7 +213,10 @@ def test_refuses_a_config_with(case, tmp_path, export_directory):
     assert all(message in err for message in messages), err
 
 
-def test_refuses_a_family_with_a_table_of_attentions_of_its_own(tmp_path, export_directory):
+def test_refuses_a_family_with_a_table_of_attentions_of_its_own(
+    tmp_path, export_directory, monkeypatch
+):
+    monkeypatch.setattr(build, "has_adapter", lambda _: False)
     (tmp_path / "config.json").write_text('{"model_type": "falcon"}')
     status, _, err, _ = export_directory(tmp_path)
     assert status == 1 and err.splitlines()[-1] == (

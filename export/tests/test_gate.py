@@ -8,6 +8,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from transformers import AutoConfig
 
 from echelon_export.text import build, gate, operators
+from echelon_export.text.adapters import MODULES
 from echelon_export.text.clone import shrink
 
 
@@ -92,9 +93,23 @@ def test_catches_a_mixture_below_any_tolerance():
     assert "packed steps differ" not in reasons
 
 
-def test_bloom_without_its_adapter_is_refused(monkeypatch):
+@pytest.mark.parametrize("family", sorted(MODULES))
+def test_a_family_without_its_adapter_is_refused(family, monkeypatch):
     monkeypatch.setattr(build, "adapt", lambda _: None)
-    assert "its attention does not go through transformers' interface" in judged("bloom")
+    reasons = judged(family)
+    assert "its attention does not go through" in reasons or "does not export" in reasons
+
+
+def test_a_bias_that_is_rounded_on_its_way_is_refused():
+    assert judged("falcon", config=config_of("falcon", alibi=True)) == (
+        "falcon with alibi is refused: its code rounds the bias to bf16"
+    )
+
+
+def test_a_buffer_that_nobody_initialises_is_named(monkeypatch):
+    monkeypatch.setattr("transformers.LlamaPreTrainedModel._init_weights", lambda *_: None)
+    said = "model.rotary_emb.inv_freq: transformers does not initialise this buffer"
+    assert judged("llama") == said
 
 
 def test_catches_a_lost_alibi():
@@ -160,5 +175,11 @@ def test_a_clone_keeps_every_kind_of_layer_and_reaches_its_windows():
     small = shrink(AutoConfig.for_model("gemma3_text"))
     assert small.layer_types == ["sliding_attention"] * 2 + ["full_attention"] * 2
     assert small.sliding_window == 4 and small.hidden_size == 64
+    small = shrink(AutoConfig.for_model("gemma4_text", num_hidden_layers=12, num_kv_shared_layers=6))
+    assert small.layer_types == (["sliding_attention"] * 2 + ["full_attention"]) * 2
+    assert small.num_kv_shared_layers == 3
+    assert [small.per_layer_config[i].head_dim for i in range(6)] == [32, 32, 64] * 2
+    small = shrink(AutoConfig.for_model("gpt_neo"))
+    assert (small.attention_layers, small.window_size) == (["global", "local"] * 2, 4)
     small = shrink(AutoConfig.for_model("qwen2", use_sliding_window=True))
     assert set(small.layer_types) == {"sliding_attention", "full_attention"}

@@ -6,12 +6,12 @@ import contextlib
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
-from transformers import AutoModelForCausalLM, initialization
+from transformers import AutoModelForCausalLM, PreTrainedModel, initialization
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from ..errors import ExportError, first_line
 from . import operators
-from .adapters import adapt
+from .adapters import adapt, has_adapter
 from .recipes import keep_float32
 
 
@@ -22,11 +22,12 @@ def copy_of(config):
 def build(config, dtype, attention=operators.NAME, experts=operators.NAME, initialise=True):
     """A model in evaluation mode; on whatever device or fake mode is current."""
     skip = contextlib.nullcontext() if initialise else initialization.no_init_weights()
+    adapted = attention == operators.NAME and has_adapter(config)
     try:
         with skip:
             model = AutoModelForCausalLM.from_config(
                 copy_of(config),
-                attn_implementation=attention,
+                attn_implementation="eager" if adapted else attention,
                 experts_implementation=experts,
                 dtype=dtype,
             ).eval()
@@ -42,9 +43,10 @@ def build(config, dtype, attention=operators.NAME, experts=operators.NAME, initi
     model.tie_weights()  # part of the initialisation that may have been skipped
     keep_float32(model, dtype)
     model.requires_grad_(False)
-    if attention == operators.NAME:
+    if adapted:
         with unset_fake_temporarily():
             adapt(model)
+        model.config._attn_implementation = operators.NAME  # and nobody makes a mask
     return model
 
 
@@ -59,32 +61,41 @@ def build_fake(config, dtype, max_model_len: int, build=build):
     return model, mode
 
 
-def _unset(dtype: torch.dtype):
+def _two_fillings(dtype: torch.dtype):
     if dtype == torch.bool:
-        return True
-    return torch.nan if dtype.is_floating_point else torch.iinfo(dtype).min
+        return False, True
+    if dtype.is_floating_point:
+        return 0.0, torch.nan
+    return 0, torch.iinfo(dtype).min
+
+
+def _with_initialiser(module, path="", owner=None):
+    """(path, module, the innermost model around it, whose code initialises it) of all modules."""
+    owner = module if isinstance(module, PreTrainedModel) else owner
+    yield path, module, owner
+    for name, child in module.named_children():
+        yield from _with_initialiser(child, f"{path}.{name}" if path else name, owner)
 
 
 def fill_buffers(model):
     """Gives a fake model real non-persistent buffers, by the initialiser that from_pretrained
     itself relies on.
     """
-    for path, module in model.named_modules():
+    for path, module, owner in _with_initialiser(model):
         fakes = {
             name: module._buffers[name]
-            for name in module._non_persistent_buffers_set
+            for name in sorted(module._non_persistent_buffers_set)
             if type(module._buffers[name]) not in (torch.Tensor, type(None))
         }
-        for name, fake in fakes.items():
-            module._buffers[name] = torch.full(
-                tuple(fake.shape), _unset(fake.dtype), dtype=fake.dtype
-            )
-        if fakes:
-            model._init_weights(module)
-        for name, fake in fakes.items():
-            value = module._buffers[name]
-            unset = value.isnan() if fake.is_floating_point() else value == _unset(fake.dtype)
-            if unset.any():
+        made = []
+        for i in range(2 if fakes else 0):  # what is as it was before has not been initialised
+            for name, fake in fakes.items():
+                filling = _two_fillings(fake.dtype)[i]
+                module._buffers[name] = torch.full(tuple(fake.shape), filling, dtype=fake.dtype)
+            owner._init_weights(module)
+            made.append({name: module._buffers[name].clone() for name in fakes})
+        for name in fakes:
+            if not torch.equal(made[0][name], made[1][name]):
                 raise ExportError(f"{path}.{name}: transformers does not initialise this buffer")
 
 

@@ -71,7 +71,7 @@ def _load(folder: pathlib.Path, raw: dict):
     bare = isinstance(architecture, str) and architecture.endswith(("Model", "ForPreTraining"))
     known = causal is not None and (architecture == causal or bare)
     if not known or raw.get("is_encoder_decoder"):
-        also = f"; export its text model ({causal})" if causal else ""
+        also = f"; export its text model ({causal})" if causal not in (None, architecture) else ""
         raise ExportError(f"{architecture} ({model_type}) is not a decoder of text{also}")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)

@@ -60,7 +60,7 @@ def attention(
     q,
     k,
     v,
-    mask,
+    attention_mask,  # some give it by this name
     scaling=None,
     sliding_window=None,
     softcap=None,
@@ -68,7 +68,7 @@ def attention(
     **others,
 ):
     unknown = {name for name, value in others.items() if value is not None} - HARMLESS
-    if mask is not None:
+    if attention_mask is not None:
         unknown.add("attention_mask")
     if unknown:
         raise ExportError(
@@ -125,7 +125,10 @@ def name_gates(model):
     for path, module in model.named_modules():
         if not hasattr(module, "is_transposed") or not hasattr(module, "has_gate"):
             continue
-        clamp = float(getattr(module, "alpha", 0) or 0), float(getattr(module, "limit", 0) or 0)
+        clamp = tuple(
+            float(getattr(module, name, 0) or getattr(module, f"swiglu_{name}", 0) or 0)
+            for name in ("alpha", "limit")
+        )
         known = [
             (activation, interleaved, *(clamp if activation == CLAMPED else (0.0, 0.0)))
             for activation in ACTIVATIONS

@@ -6,12 +6,22 @@ judges what it did, as it judges every family.
 
 from __future__ import annotations
 
-from . import bloom
+import importlib
 
-BY_MODEL_TYPE = {"bloom": bloom.adapt}
+MODULES = {
+    "bloom": "bloom",
+    "codegen": "attn_method",
+    "falcon": "falcon",
+    "gpt_neo": "attn_method",
+    "gptj": "attn_method",
+}
+
+
+def has_adapter(config) -> bool:
+    return config.model_type in MODULES
 
 
 def adapt(model):
-    change = BY_MODEL_TYPE.get(model.config.model_type)
-    if change:
-        change(model)
+    if has_adapter(model.config):
+        name = f"{__name__}.{MODULES[model.config.model_type]}"
+        importlib.import_module(name).adapt(model)
