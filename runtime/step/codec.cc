@@ -35,7 +35,10 @@ absl::Status BlocksOf(const Numbers& runs, const Limits& limits, std::vector<int
   if (runs.size() % 2 != 0) return Malformed("half a run of blocks");
   for (int i = 0; i < runs.size(); i += 2) {
     total += runs[i + 1];
-    if (int64_t{runs[i]} + runs[i + 1] > limits.blocks || runs[i + 1] == 0 || total > most)
+    if (total > most)
+      return Malformed(absl::StrCat(total, " blocks for a text of at most ", limits.length,
+                                    " tokens, which has ", most));
+    if (int64_t{runs[i]} + runs[i + 1] > limits.blocks || runs[i + 1] == 0)
       return Malformed(absl::StrCat("a run of ", runs[i + 1], " blocks from ", runs[i],
                                     " where the cache has ", limits.blocks));
   }
