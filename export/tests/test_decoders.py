@@ -11,6 +11,7 @@ from decoding import load_stored, made_by
 from families import FAMILIES, config_of, save
 from safetensors import safe_open
 from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModelForImageTextToText
 
 from echelon_export.text import build, recipes
 from echelon_export.text.checkpoint import Checkpoint
@@ -122,7 +123,26 @@ def test_another_dtype_is_a_cast_in_the_recipe(directory, export_directory):
     assert head == embedding
 
 
-OLD_NAMES = {"gpt2": "transformer.", "opt": "model.", "bloom": "transformer."}
+@pytest.mark.parametrize("is_same", [True, False])
+def test_a_head_that_is_stored_beside_the_embedding_is_compared_with_it(
+    is_same, directory, export_directory
+):
+    folder, model = directory("qwen3")  # its config ties them
+    stored = {name: value.clone() for name, value in model.state_dict().items()}
+    if not is_same:
+        stored["lm_head.weight"][-1, -1] += 1
+    save_file(stored, folder / "model.safetensors")
+    status, _, err, file = export_directory(folder, "--dtype", "bf16")
+    assert status == 0, err
+    assert ("they are not tied, though the config says so" in err) != is_same
+    manifest, _ = parts_of(file)
+    head, embedding = (
+        manifest["parameters"][f"model.{name}"]
+        for name in ("lm_head.weight", "model.embed_tokens.weight")
+    )
+    assert (head == embedding) == is_same
+    made = made_by(head, Checkpoint.open(folder))
+    assert torch.equal(made, stored["lm_head.weight"].to(torch.bfloat16))
 
 
 def original_layout(family, model):
@@ -164,3 +184,67 @@ def test_reading_by_byte_range_is_reading_the_file(directory):
     for name, stored in Checkpoint.open(folder).tensors.items():
         with safe_open(stored.file, "pt") as file:
             assert torch.equal(load_stored(stored), file.get_tensor(name))
+
+
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
+SEES_IMAGES = {
+    "gemma3": ("gemma3_text", {"mm_tokens_per_image": 4}),
+    "llava": ("llama", {"vision_config": VISION | {"model_type": "clip_vision_model"}}),
+    "mistral3": ("mistral", {"vision_config": VISION | {"model_type": "pixtral", "head_dim": 16}}),
+}
+
+
+@pytest.fixture
+def image_model():
+    """A model that takes images, around a family's decoder, with random weights."""
+
+    def make(family):
+        text, options = SEES_IMAGES[family]
+        config = AutoConfig.for_model(
+            family,
+            text_config=config_of(text).to_dict(),
+            **({"vision_config": VISION} | options),
+        )
+        return randomise(AutoModelForImageTextToText.from_config(config).eval())
+
+    return make
+
+
+@pytest.mark.parametrize("layout", ["as saved", "model.language_model."])
+@pytest.mark.parametrize("family", SEES_IMAGES)
+@torch.no_grad()
+def test_of_a_model_that_sees_images_its_text_model_is_served(
+    family, layout, image_model, tmp_path, export_directory
+):
+    whole = image_model(family)
+    whole.save_pretrained(tmp_path)
+    if layout != "as saved":
+        stored = {name: value.clone() for name, value in whole.state_dict().items()}
+        save_file(stored, tmp_path / "model.safetensors")
+    status, _, err, file = export_directory(tmp_path)
+    assert status == 0, err
+    assert f"{family}: its text model alone, " in err and "it takes no images" in err
+    manifest, _ = parts_of(file)
+    checkpoint = Checkpoint.open(tmp_path)
+    text = build.build(config_of(SEES_IMAGES[family][0]), torch.float32, "eager", "eager")
+    made = {n: made_by(r, checkpoint) for n, r in manifest["parameters"].items()}
+    text.load_state_dict({n.removeprefix("model."): value for n, value in made.items()})
+    ids = torch.randint(8, 150, (1, 20), generator=torch.Generator().manual_seed(7))
+    whole.set_attn_implementation("eager")
+    assert torch.equal(text(input_ids=ids).logits, whole(input_ids=ids).logits)
+
+
+def test_a_checkpoint_without_its_text_model_is_refused(image_model, tmp_path, export_directory):
+    whole = image_model("llava")
+    whole.save_pretrained(tmp_path)
+    seen = {n: v.clone() for n, v in whole.state_dict().items() if "language_model" not in n}
+    save_file(seen, tmp_path / "model.safetensors")
+    status, _, err, _ = export_directory(tmp_path)
+    assert status == 1 and "the checkpoint has no text model: no tensor's name begins with" in err

@@ -16,6 +16,7 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 OTHER_FORMATS = ("*.bin", "*.pth", "*.pt", "*.gguf", "*.ckpt.index", "*.h5", "*.msgpack")
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 MAX_JSON_BYTES = 100_000_000
+COMPARED_AT_ONCE = 16 << 20  # bytes
 ITEM_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8,
     "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
@@ -185,6 +186,21 @@ class Checkpoint:
         files = files_of(folder)
         sharded = files and files[0].name != SINGLE
         return cls(files, _index(folder) if sharded else None) if files else None
+
+    def have_same_values(self, one: str, other: str) -> bool:
+        first, second = self.tensors[one], self.tensors[other]
+        if (first.dtype, first.shape) != (second.dtype, second.shape):
+            return False
+        with first.file.open("rb") as a, second.file.open("rb") as b:
+            a.seek(first.begin)
+            b.seek(second.begin)
+            left = first.end - first.begin
+            while left > 0:
+                size = min(left, COMPARED_AT_ONCE)
+                if a.read(size) != b.read(size):
+                    return False
+                left -= size
+        return True
 
     def main_dtype(self) -> str:
         """The floating dtype of most bytes, as torch calls it."""

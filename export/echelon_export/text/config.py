@@ -34,6 +34,7 @@ class Decoder:
     bos_token_id: int | None
     pad_token_id: int | None
     notes: list[str]
+    is_part: bool = False  # of a model that takes more than text
 
 
 def _refuse_layers(raw: dict):
@@ -58,14 +59,31 @@ def _refuse_quantised(raw: dict):
         )
 
 
+def _text_part(config):
+    """The config of the decoder inside a model that also takes images or sounds; or None."""
+    text = getattr(config, "text_config", None)
+    known = getattr(text, "model_type", None) in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if not known or text.is_encoder_decoder or type(text).sub_configs:
+        return None
+    if hasattr(config, "tie_word_embeddings"):  # the larger model's, which has the head
+        text.tie_word_embeddings = config.tie_word_embeddings
+    return text
+
+
 def _load(folder: pathlib.Path, raw: dict):
-    """(config, architecture)"""
+    """(config, architecture, whether it is a part of the directory's model)"""
     model_type = raw.get("model_type")
     if not isinstance(model_type, str):
         raise ExportError(f"{folder / 'config.json'} has no model_type")
     if model_type not in CONFIG_MAPPING:
         own = ", whose code comes with the checkpoint" if raw.get("auto_map") else ""
         raise ExportError(f"transformers has no model type {model_type[:60]!r}{own}")
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:
+        raise ExportError(f"{folder / 'config.json'}: {first_line(error)}") from error
+    if (text := _text_part(config)) is not None:
+        return text, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[text.model_type], True
     causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(model_type)
     architecture = (raw.get("architectures") or [causal])[0]
     bare = isinstance(architecture, str) and architecture.endswith(("Model", "ForPreTraining"))
@@ -73,13 +91,9 @@ def _load(folder: pathlib.Path, raw: dict):
     if not known or raw.get("is_encoder_decoder"):
         also = f"; export its text model ({causal})" if causal not in (None, architecture) else ""
         raise ExportError(f"{architecture} ({model_type}) is not a decoder of text{also}")
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except Exception as error:
-        raise ExportError(f"{folder / 'config.json'}: {first_line(error)}") from error
     if type(config).sub_configs:
         raise ExportError(f"{causal} ({model_type}) holds more than a decoder of text")
-    return config, causal
+    return config, causal, False
 
 
 def _dtype(raw: dict, checkpoint: Checkpoint | None, asked: str | None, notes: list[str]):
@@ -145,9 +159,12 @@ def load(
     generation = read_json(generation_path) if generation_path.is_file() else {}
     _refuse_quantised(raw)
     _refuse_layers(raw)
-    config, architecture = _load(folder, raw)
+    config, architecture, is_part = _load(folder, raw)
     _refuse_layers({key: getattr(config, key, None) for key in LAYER_LISTS})
     notes: list[str] = []
+    if is_part:
+        notes.append(f"{raw['model_type']}: its text model alone, {architecture}; it takes no images")
+        raw = {"dtype": getattr(config, "dtype", None), **raw}
     if checkpoint:
         checkpoint.refuse_quantised()
     bos, pad = (_ids(raw, generation, f"{n}_token_id") for n in ("bos", "pad"))
@@ -162,4 +179,5 @@ def load(
         (bos or _ids(full, {}, "bos_token_id") or [None])[0],
         (pad or _ids(full, {}, "pad_token_id") or [None])[0],
         notes,
+        is_part,
     )

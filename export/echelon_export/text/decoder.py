@@ -22,6 +22,15 @@ EXTRA = "echelon.json"
 TRANSFORMERS = "5.17.0"  # recipes use its loader's private hooks
 
 
+def _build(decoder: Decoder, checkpoint: Checkpoint | None, builder):
+    """(model, mode, recipes)"""
+    model, mode = build.build_fake(decoder.config, decoder.dtype, decoder.max_model_len, builder)
+    if checkpoint is None:
+        return model, mode, recipes.of_names(model)
+    made = recipes.of_checkpoint(model, checkpoint, decoder.dtype, decoder.is_part)
+    return model, mode, made
+
+
 def _pass_gate(decoder: Decoder, say, builder) -> gate.Verdict:
     say(f"gate: a clone of {decoder.architecture} runs against eager transformers")
     verdict = gate.judge(decoder.config, decoder.dtype, builder)
@@ -86,12 +95,12 @@ def export(
     decoder = load(folder, checkpoint, dtype, max_model_len)
     for note in decoder.notes:
         say(note)
-    model, mode = build.build_fake(decoder.config, decoder.dtype, decoder.max_model_len, builder)
-    made = (
-        recipes.of_checkpoint(model, checkpoint, decoder.dtype)
-        if checkpoint
-        else recipes.of_names(model)
-    )
+    try:
+        model, mode, made = _build(decoder, checkpoint, builder)
+    except recipes.NotTiedError as names:
+        say(f"{names} have different values: they are not tied, though the config says so")
+        decoder.config.tie_word_embeddings = False
+        model, mode, made = _build(decoder, checkpoint, builder)
     verdict = _pass_gate(decoder, say, builder)
     program = export_model(model, mode)
     _refuse_other_operators(program, verdict)

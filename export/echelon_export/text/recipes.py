@@ -30,6 +30,13 @@ TORCH_DTYPES = {
     "U32": torch.uint32, "U64": torch.uint64,
 }  # fmt: skip
 SHOWN = 3
+# Where a larger model's checkpoint keeps its decoder, and what the decoder alone calls it: as
+# published at first, and as transformers writes it now.
+TEXT_PARTS = (
+    (("language_model.model.", "model."), ("language_model.lm_head.", "lm_head.")),
+    (("model.language_model.", "model."), ("lm_head.", "lm_head.")),
+    (("model.text_model.", "model."), ("lm_head.", "lm_head.")),
+)
 
 
 def keep_float32(model, dtype: torch.dtype):
@@ -155,11 +162,31 @@ def _load(model, sources, dtype, capture, recorder):
     return info
 
 
-def of_checkpoint(model, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, dict]:
-    """{parameter or persistent buffer: recipe}, from the checkpoint's headers alone."""
+def _of_text_part(sources: dict) -> dict:
+    """What belongs to the decoder inside a larger model, by the names of a decoder alone."""
+    for layout in TEXT_PARTS:
+        if any(name.startswith(layout[0][0]) for name in sources):
+            return {
+                own + name.removeprefix(inner): value
+                for name, value in sources.items()
+                for inner, own in layout
+                if name.startswith(inner)
+            }
+    places = " or ".join(layout[0][0] for layout in TEXT_PARTS)
+    raise ExportError(f"the checkpoint has no text model: no tensor's name begins with {places}")
+
+
+def of_checkpoint(
+    model, checkpoint: Checkpoint, dtype: torch.dtype, is_part: bool = False
+) -> dict[str, dict]:
+    """{parameter or persistent buffer: recipe}, from the checkpoint's headers alone; of tied
+    tensors that are stored twice the values are compared (NotTiedError).
+    """
     state, made = model.state_dict(), {}
     sources = _sources(checkpoint)
     recorder = Recorder(sources)
+    if is_part:
+        sources = _of_text_part(sources)
 
     def capture(model, target_name, param_value, loading_info, hf_quantizer):
         want = state[target_name]
@@ -182,14 +209,32 @@ def of_checkpoint(model, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str
         raise
     except Exception as error:
         raise ExportError(f"transformers' loader fails: {first_line(error)}") from error
-    _share_tied(model, made)
+    _share_tied(model, made, checkpoint)
     _refuse_rest(state, made, info)
     return {name: made[name] for name in state}
 
 
-def _share_tied(model, made: dict):
-    """Tied tensors are stored under either name, or both: all their names get one recipe."""
+class NotTiedError(Exception):
+    """The checkpoint has two tensors, of different values, where the config says one."""
+
+
+def _is_same(one: dict, other: dict, checkpoint: Checkpoint | None) -> bool:
+    if one == other or checkpoint is None:
+        return True
+    if {one.get("op"), other.get("op")} == {"cast"} and one["dtype"] == other["dtype"]:
+        return _is_same(one["of"], other["of"], checkpoint)
+    if not ("tensor" in one and "tensor" in other):
+        return False
+    return checkpoint.have_same_values(one["tensor"], other["tensor"])
+
+
+def _share_tied(model, made: dict, checkpoint: Checkpoint | None = None):
+    """Tied tensors are stored under either name, or both: all their names get one recipe. Stored
+    with different values they are not tied, whatever the config says (as from_pretrained has it).
+    """
     for one, other in model.all_tied_weights_keys.items():
+        if one in made and other in made and not _is_same(made[one], made[other], checkpoint):
+            raise NotTiedError(f"{one} and {other}")
         recipe = made.get(other, made.get(one))
         if recipe is not None:
             made[one] = made[other] = recipe
