@@ -112,6 +112,12 @@ def test_a_buffer_that_nobody_initialises_is_named(monkeypatch):
     assert judged("llama") == said
 
 
+def test_a_clone_that_did_not_become_small_is_not_run(monkeypatch):
+    monkeypatch.setattr(gate, "MOST_PARAMETERS", 1000)
+    monkeypatch.setattr(gate, "_Trial", None)
+    assert "parameters: too many to run, by sizes of unknown names" in judged("llama")
+
+
 def test_catches_a_lost_alibi():
     def change(model):
         with unset_fake_temporarily():

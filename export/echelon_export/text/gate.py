@@ -23,6 +23,7 @@ TOLERANCE = 1e-4  # f32, as a share of the largest logit; agreement is seen at 1
 LOW_TOLERANCE = 0.02  # bf16, against the same code in bf16; equal to the last bit is seen
 SEEDS, DISTINCT = (7, 11, 13), 10
 FIRST_WORD = 3  # ids below are padding, begin and end
+MOST_PARAMETERS = 200_000_000  # of a clone, which is really run: a million is usual
 
 
 @dataclasses.dataclass
@@ -159,6 +160,10 @@ def judge(config, dtype=torch.float32, build=build_model) -> Verdict:
         return Verdict([str(refusal)])
     except Exception as unexpected:
         return Verdict([f"its clone cannot be built: {first_line(unexpected)}"])
+    size = sum(value.numel() for value in program.state_dict.values())
+    if size > MOST_PARAMETERS:
+        reason = f"its clone has {size:,} parameters: too many to run, by sizes of unknown names"
+        return Verdict([reason])
     verdict = Verdict([], small.num_hidden_layers, 0.0, operators_of(program))
     attentions = sum(n.target is attention_op.default for n in program.graph.nodes)
     if not attentions:
