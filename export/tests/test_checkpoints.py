@@ -14,7 +14,7 @@ from families import config_of
 from safetensors.torch import save_file
 
 from echelon_export import ExportError
-from echelon_export.text import build, recipes
+from echelon_export.text import build, cache, recipes
 from echelon_export.text import config as text_config
 from echelon_export.text.checkpoint import INDEX, SINGLE, Checkpoint
 from echelon_export.text.command import export_cached
@@ -270,6 +270,19 @@ def test_options_belong_to_their_kind_of_target(tmp_path, export_directory, expo
     assert status == 1 and "--dtype is for the directory of a Hugging Face decoder" in err
     status, _, err, _ = export_directory(tmp_path, "--cache", str(tmp_path))
     assert status == 1 and "give -o FILE.pt2 or --cache FOLDER, one of the two" in err
+
+
+def test_a_head_that_differs_from_the_embedding_is_another_export(tmp_path):
+    paths = []
+    for change in (0, 0, 1):
+        folder = tmp_path / str(len(paths))
+        folder.mkdir()
+        (folder / "config.json").write_text('{"model_type": "llama"}')
+        embedding = torch.ones(8, 4)
+        head = embedding + change
+        save_file({"lm_head.weight": head, "embed.weight": embedding}, folder / SINGLE)
+        paths.append(cache.path_of(folder, tmp_path, None, None))
+    assert paths[0] == paths[1] != paths[2]
 
 
 def test_a_cached_export_is_made_once_and_again_when_what_it_depends_on_changes(tmp_path):

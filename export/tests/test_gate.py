@@ -100,6 +100,17 @@ def test_a_family_without_its_adapter_is_refused(family, monkeypatch):
     assert "its attention does not go through" in reasons or "does not export" in reasons
 
 
+@pytest.mark.parametrize("multi_query", [True, False])
+def test_falcons_of_the_old_kind_pass(multi_query):
+    changes = {"new_decoder_architecture": False, "num_kv_heads": 4}
+    config = config_of("falcon", multi_query=multi_query, **changes)
+    assert judged("falcon", config=config) == ""
+
+
+def test_codegen_passes_in_bf16():
+    assert gate.judge(config_of("codegen"), torch.bfloat16).reasons == []
+
+
 def test_a_bias_that_is_rounded_on_its_way_is_refused():
     assert judged("falcon", config=config_of("falcon", alibi=True)) == (
         "falcon with alibi is refused: its code rounds the bias to bf16"
@@ -185,6 +196,8 @@ def test_a_clone_keeps_every_kind_of_layer_and_reaches_its_windows():
     assert small.layer_types == (["sliding_attention"] * 2 + ["full_attention"]) * 2
     assert small.num_kv_shared_layers == 3
     assert [small.per_layer_config[i].head_dim for i in range(6)] == [32, 32, 64] * 2
+    small = shrink(AutoConfig.for_model("gemma4_text", hidden_size_per_layer_input=0))
+    assert small.hidden_size_per_layer_input == 0  # none stays none
     small = shrink(AutoConfig.for_model("gpt_neo"))
     assert (small.attention_layers, small.window_size) == (["global", "local"] * 2, 4)
     small = shrink(AutoConfig.for_model("qwen2", use_sliding_window=True))

@@ -16,6 +16,7 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 OTHER_FORMATS = ("*.bin", "*.pth", "*.pt", "*.gguf", "*.ckpt.index", "*.h5", "*.msgpack")
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 MAX_JSON_BYTES = 100_000_000
+HEADS = ("lm_head", "embed_out", "output_projection")
 COMPARED_AT_ONCE = 16 << 20  # bytes
 ITEM_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8,
@@ -187,6 +188,20 @@ class Checkpoint:
         sharded = files and files[0].name != SINGLE
         return cls(files, _index(folder) if sharded else None) if files else None
 
+    def like_a_head(self) -> list[tuple[str, str]]:
+        """(head, another tensor of its size): tied, if their values are the same. By the names that
+        heads have; no config is needed.
+        """
+        return [
+            (head, name)
+            for head in self.tensors
+            if head.rpartition(".")[0].rpartition(".")[2] in HEADS
+            for name, stored in self.tensors.items()
+            if name != head
+            and (stored.dtype, stored.shape)
+            == (self.tensors[head].dtype, self.tensors[head].shape)
+        ]
+
     def have_same_values(self, one: str, other: str) -> bool:
         first, second = self.tensors[one], self.tensors[other]
         if (first.dtype, first.shape) != (second.dtype, second.shape):
@@ -227,3 +242,6 @@ def identity(folder: pathlib.Path) -> Iterator[bytes]:
     for path in files_of(folder):
         header, size = read_header(path)
         yield f"{path.name} {size} ".encode() + header
+    checkpoint = Checkpoint.open(folder)
+    for one, other in checkpoint.like_a_head() if checkpoint else ():
+        yield f"{one} {other} {checkpoint.have_same_values(one, other)}".encode()

@@ -31,7 +31,11 @@ _SIZES = {
     "num_local_experts": 8,
     "num_experts": 8,
     "n_routed_experts": 8,
+    "moe_num_experts": 8,
     "num_experts_per_tok": 3,
+    "top_k_experts": 3,
+    "moe_topk": 3,
+    "moe_k": 3,
     "n_group": 4,
     "topk_group": 2,
     "q_lora_rank": 32,
@@ -117,7 +121,7 @@ def _rope(full: dict, head_dim: int, full_head_dim: int):
 def shrink(config, geometry: bool = True):
     """The clone's config. Without geometry, heads and widths stay as they are."""
     full = config.to_dict()
-    small = {n: v for n, v in _SIZES.items() if full.get(n) is not None}
+    small = {n: v for n, v in _SIZES.items() if full.get(n)}  # 0 says that there is none
     heads, kv_heads = _first(full, _HEADS, 1), _first(full, _KV_HEADS)
     width = _first(full, ("hidden_size", "n_embd"), heads)
     head_dim = full.get("head_dim") or width // heads

@@ -17,6 +17,7 @@ DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
 NAMES = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 SERVED_LAYERS = ("full_attention", "sliding_attention")
 LAYER_LISTS = ("layer_types", "layers_block_type", "block_types", "hybrid_override_pattern")
+GENERATES = ("ForConditionalGeneration", "ForCausalLM", "Model")
 LENGTHS = ("max_position_embeddings", "n_positions", "seq_length", "max_sequence_length")
 DEFAULT_LENGTH = 2048
 
@@ -49,8 +50,11 @@ def _refuse_layers(raw: dict):
 
 
 def _refuse_quantised(raw: dict):
-    quantisation = raw.get("quantization_config") or raw.get("compression_config")
-    if quantisation:
+    inner = raw.get("text_config")
+    for part in (raw, inner if isinstance(inner, dict) else {}):
+        quantisation = part.get("quantization_config") or part.get("compression_config")
+        if not quantisation:
+            continue
         named = quantisation if isinstance(quantisation, dict) else {}
         method = str(named.get("quant_method", "by an unknown method"))[:40]
         raise ExportError(
@@ -82,10 +86,11 @@ def _load(folder: pathlib.Path, raw: dict):
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
     except Exception as error:
         raise ExportError(f"{folder / 'config.json'}: {first_line(error)}") from error
-    if (text := _text_part(config)) is not None:
-        return text, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[text.model_type], True
     causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(model_type)
     architecture = (raw.get("architectures") or [causal])[0]
+    if architecture is None or str(architecture).endswith(GENERATES):
+        if (text := _text_part(config)) is not None:
+            return text, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[text.model_type], True
     bare = isinstance(architecture, str) and architecture.endswith(("Model", "ForPreTraining"))
     known = causal is not None and (architecture == causal or bare)
     if not known or raw.get("is_encoder_decoder"):
@@ -161,10 +166,17 @@ def load(
     _refuse_layers(raw)
     config, architecture, is_part = _load(folder, raw)
     _refuse_layers({key: getattr(config, key, None) for key in LAYER_LISTS})
+    both_ways = getattr(config, "use_bidirectional_attention", None)
+    if both_ways not in (None, False, "vision"):  # "vision": among the tokens of an image
+        raise ExportError(
+            f"use_bidirectional_attention is {both_ways!r}: a prompt's tokens see later ones, "
+            "which is not served"
+        )
     notes: list[str] = []
     if is_part:
-        notes.append(f"{raw['model_type']}: its text model alone, {architecture}; it takes no images")
-        raw = {"dtype": getattr(config, "dtype", None), **raw}
+        notes.append(f"{raw['model_type']}: its text model, {architecture}; it takes text alone")
+        if config.dtype is not None and not (raw.get("dtype") or raw.get("torch_dtype")):
+            raw = raw | {"dtype": str(config.dtype).removeprefix("torch.")}
     if checkpoint:
         checkpoint.refuse_quantised()
     bos, pad = (_ids(raw, generation, f"{n}_token_id") for n in ("bos", "pad"))
@@ -175,7 +187,7 @@ def load(
         _dtype(raw, checkpoint, dtype, notes),
         _length(config, max_model_len, notes),
         hashlib.sha256(path.read_bytes()).hexdigest(),
-        _ids(full, generation, "eos_token_id"),
+        _ids(raw, generation, "eos_token_id") or _ids(full, {}, "eos_token_id"),
         (bos or _ids(full, {}, "bos_token_id") or [None])[0],
         (pad or _ids(full, {}, "pad_token_id") or [None])[0],
         notes,

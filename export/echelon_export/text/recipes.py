@@ -30,13 +30,14 @@ TORCH_DTYPES = {
     "U32": torch.uint32, "U64": torch.uint64,
 }  # fmt: skip
 SHOWN = 3
-# Where a larger model's checkpoint keeps its decoder, and what the decoder alone calls it: as
-# published at first, and as transformers writes it now.
+# Where a larger model's checkpoint keeps its decoder, and the decoder's head: as published at
+# first, and as transformers writes it now. The decoder alone calls them model. and lm_head.
 TEXT_PARTS = (
-    (("language_model.model.", "model."), ("language_model.lm_head.", "lm_head.")),
-    (("model.language_model.", "model."), ("lm_head.", "lm_head.")),
-    (("model.text_model.", "model."), ("lm_head.", "lm_head.")),
+    ("language_model.model.", "language_model.lm_head."),
+    ("model.language_model.", "lm_head."),
+    ("model.text_model.", "lm_head."),
 )
+HEADS = tuple(head for _, head in TEXT_PARTS)
 
 
 def keep_float32(model, dtype: torch.dtype):
@@ -164,16 +165,20 @@ def _load(model, sources, dtype, capture, recorder):
 
 def _of_text_part(sources: dict) -> dict:
     """What belongs to the decoder inside a larger model, by the names of a decoder alone."""
-    for layout in TEXT_PARTS:
-        if any(name.startswith(layout[0][0]) for name in sources):
+    for model, _ in TEXT_PARTS:
+        if any(name.startswith(model) for name in sources):
+            names = {model: "model."} | dict.fromkeys(HEADS, "lm_head.")
             return {
                 own + name.removeprefix(inner): value
                 for name, value in sources.items()
-                for inner, own in layout
+                for inner, own in names.items()
                 if name.startswith(inner)
             }
-    places = " or ".join(layout[0][0] for layout in TEXT_PARTS)
-    raise ExportError(f"the checkpoint has no text model: no tensor's name begins with {places}")
+    places = " or ".join(model for model, _ in TEXT_PARTS)
+    raise ExportError(
+        f"the checkpoint has no text model that could be served: no tensor's name begins with "
+        f"{places}"
+    )
 
 
 def of_checkpoint(

@@ -13,6 +13,7 @@ def _attn(self, q, k, v, *_, **__):
     scale = 1 / getattr(self, "scale_attn", 1)  # GPT-Neo does not scale
     local = getattr(self, "attention_type", None) == "local"
     window = self.config.window_size if local else 0
+    q, k = q.to(v.dtype), k.to(v.dtype)  # CodeGen leaves them in f32; the operator sums in f32
     out = attention_op(q, k, v, None, None, layer, scale, window, 0.0)
     return out.transpose(1, 2), None
 
