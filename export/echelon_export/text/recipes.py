@@ -30,14 +30,10 @@ TORCH_DTYPES = {
     "U32": torch.uint32, "U64": torch.uint64,
 }  # fmt: skip
 SHOWN = 3
-# Where a larger model's checkpoint keeps its decoder, and the decoder's head: as published at
-# first, and as transformers writes it now. The decoder alone calls them model. and lm_head.
-TEXT_PARTS = (
-    ("language_model.model.", "language_model.lm_head."),
-    ("model.language_model.", "lm_head."),
-    ("model.text_model.", "lm_head."),
-)
-HEADS = tuple(head for _, head in TEXT_PARTS)
+# Where a larger model's checkpoint keeps its decoder and the decoder's head, which the decoder
+# alone calls model. and lm_head.: as published at first, and as transformers writes it now.
+TEXT_MODELS = ("language_model.model.", "model.language_model.", "model.text_model.")
+TEXT_HEADS = ("language_model.lm_head.", "lm_head.")
 
 
 def keep_float32(model, dtype: torch.dtype):
@@ -165,19 +161,18 @@ def _load(model, sources, dtype, capture, recorder):
 
 def _of_text_part(sources: dict) -> dict:
     """What belongs to the decoder inside a larger model, by the names of a decoder alone."""
-    for model, _ in TEXT_PARTS:
+    for model in TEXT_MODELS:
         if any(name.startswith(model) for name in sources):
-            names = {model: "model."} | dict.fromkeys(HEADS, "lm_head.")
+            names = {model: "model."} | dict.fromkeys(TEXT_HEADS, "lm_head.")
             return {
                 own + name.removeprefix(inner): value
                 for name, value in sources.items()
                 for inner, own in names.items()
                 if name.startswith(inner)
             }
-    places = " or ".join(model for model, _ in TEXT_PARTS)
     raise ExportError(
-        f"the checkpoint has no text model that could be served: no tensor's name begins with "
-        f"{places}"
+        "the checkpoint has no text model that could be served: no tensor's name begins with "
+        + " or ".join(TEXT_MODELS)
     )
 
 
