@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <utility>
 
@@ -116,22 +117,23 @@ absl::Status CheckOptions(const Graph& graph, const Options& options) {
   return absl::OkStatus();
 }
 
-// Of a language model's cuts those that send little more than the least, between its layers: every
-// token of every step crosses them, one user's too, where time is latency and not FLOPs. There are
-// two a layer, after residual additions.
+// Of a language model's cuts those that send little more than the least between one attention and
+// the next: every token of every step crosses them, one user's too, where time is latency and not
+// FLOPs. There are two a layer, after residual additions. Layers are not compared with each other:
+// some take an input of their own, which is sent past all layers before them.
 std::vector<int> NarrowCuts(const Graph& graph, const Load& load, const std::vector<int>& cuts,
                             int stages) {
   const auto layers = graph::AttentionLayers(graph, 0, load.nodes);
   if (layers.empty()) return cuts;
-  const auto is_between = [&](int cut) {
-    return cut > layers.front().node && cut <= layers.back().node;
-  };
-  int64_t least = kMost;
-  for (const int cut : cuts)
-    if (is_between(cut)) least = std::min(least, load.send_bytes[cut]);
   std::vector<int> narrow;
-  for (const int cut : cuts)
-    if (is_between(cut) && load.send_bytes[cut] <= least + least / 4) narrow.push_back(cut);
+  for (size_t i = 0; i + 1 < layers.size(); ++i) {
+    const auto begin = std::upper_bound(cuts.begin(), cuts.end(), layers[i].node);
+    const auto end = std::upper_bound(begin, cuts.end(), layers[i + 1].node);
+    int64_t least = kMost;
+    for (auto cut = begin; cut != end; ++cut) least = std::min(least, load.send_bytes[*cut]);
+    std::copy_if(begin, end, std::back_inserter(narrow),
+                 [&](int cut) { return load.send_bytes[cut] <= least + least / 4; });
+  }
   return static_cast<int>(narrow.size()) >= stages - 1 ? narrow : cuts;
 }
 

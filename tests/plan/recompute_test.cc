@@ -17,13 +17,14 @@ using graph::testing::V;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-// Two layers, each an attention whose keys carry a rotation that follows from the positions.
+// Layers, each an attention whose keys carry a rotation that follows from the positions. With
+// inputs of their own, made at the beginning, as Gemma 3n and 4 have them.
 struct Decoder {
   GraphMaker make;
   ValueId positions;
   std::vector<ValueId> hidden;  // after each layer
 
-  Decoder() {
+  explicit Decoder(int layers = 2, bool own_inputs = false) {
     const ValueId ids = make.Input("input_ids", {D(1), D("s0", 7)}, DType::kI64);
     positions = make.Input("position_ids", {D(1), D("s0", 7)}, DType::kI64);
     const ValueId weight = make.Stored("embed", {128, 64});
@@ -34,7 +35,11 @@ struct Decoder {
         make.Node("mul.Tensor", {V(positions), V(frequency)}, {D("s0", 7), D(64)});  // 1
     const ValueId cosine =
         make.Node("torch.ops.aten.cos.default", {V(angle)}, {D("s0", 7), D(64)});  // 2
-    for (int layer = 0; layer < 2; ++layer) {
+    std::vector<ValueId> own;
+    for (int layer = 0; own_inputs && layer < layers; ++layer)
+      own.push_back(make.Node("torch.ops.aten.embedding.default", {V(weight), V(ids)},
+                              {D(1), D("s0", 7), D(64)}));
+    for (int layer = 0; layer < layers; ++layer) {
       const ValueId keys =
           make.Node("mul.Tensor", {V(x), V(cosine)}, {D(1), D(2), D("s0", 7), D(32)});
       const ValueId seen = make.Node(graph::kAttention, {}, {D(1), D("s0", 7), D(64)});
@@ -43,6 +48,7 @@ struct Decoder {
         node.arguments.push_back({.name = name, .items = {V(keys)}});
       node.arguments.push_back({.name = "layer", .items = {int64_t{layer}}});
       x = make.Node("add.Tensor", {V(x), V(seen)}, {D(1), D("s0", 7), D(64)});
+      if (own_inputs) x = make.Node("add.Tensor", {V(x), V(own[layer])}, {D(1), D("s0", 7), D(64)});
       hidden.push_back(x);
     }
     make.Output("logits", V(x));
@@ -77,6 +83,18 @@ TEST(Recomputed, OnlyPositionsAndTheHiddenStateCross) {
   EXPECT_EQ(again->kv_blocks, plan->kv_blocks);
   EXPECT_THAT(again->stages[1].recomputes, ElementsAre(1, 2));
   EXPECT_THAT(ToText(*plan, graph), HasSubstr("KV cache: 256 blocks of 16 tokens"));
+}
+
+TEST(Recomputed, LayersWithInputsOfTheirOwnAreCutInTheMiddleToo) {
+  Decoder decoder(8, /*own_inputs=*/true);
+  const graph::Graph& graph = decoder.make.graph();
+  const auto plan =
+      MakePlan(graph, graph::testing::Schemas(), {.stages = 2, .kv_memory_bytes = 1 << 20});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  // Making the inputs takes time as well. What crosses: positions, the hidden state, and the inputs
+  // that are still to come.
+  EXPECT_EQ(graph::AttentionLayers(graph, 0, plan->stages[0].end).size(), 2);
+  EXPECT_EQ(plan->stages[1].receives.size(), 1 + 1 + 6);
 }
 
 TEST(Recomputed, ACacheWithoutABlockIsRefused) {
