@@ -170,8 +170,8 @@ CONFIG_REFUSALS = {
     ),
     "an encoder and decoder": ({"model_type": "t5"}, "(t5) is not a decoder of text"),
     "pictures": (
-        {"model_type": "gemma3", "architectures": ["Gemma3ForConditionalGeneration"]},
-        "Gemma3ForConditionalGeneration (gemma3) holds more than a decoder of text",
+        {"model_type": "git", "architectures": ["GitForCausalLM"]},
+        "GitForCausalLM (git) holds more than a decoder of text",
     ),
     "a hybrid": (LLAMA | HYBRID, "layer 1 is of the kind 'linear_attention'"),
     "conv layers": (
